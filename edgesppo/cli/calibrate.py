@@ -119,20 +119,20 @@ def calibrate_command(
 def _calibrate(model: str | None, output: str, chosen: dict[str, Any]) -> CalibrationReport:
     from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
     from edgesppo.evaluate.candidate import RunOptions
+    from edgesppo.evaluate.source import read_optional_source
     from edgesppo.terminal.progress import conversion_progress
 
     found = None if model is None else locate.find(model)
-    files: dict[str, Any] = {
-        name: chosen[name] and Path(chosen[name]) for name in ("text", "dialogues")
-    }
-    names = ("n_dialogues", "process_output", "n_ctx", "chunks", "merge", "force")
+    text, dialogues = (chosen[name] and Path(chosen[name]) for name in ("text", "dialogues"))
+    source = read_optional_source(text, dialogues, n_ctx=chosen["n_ctx"], chunks=chosen["chunks"])
+    names = ("n_dialogues", "process_output", "merge", "force")
     same: dict[str, Any] = {name: chosen[name] for name in names}
     with (
         conversion_progress("Converting the checkpoint (once)") as on_convert,
         stage_meters() as on_progress,
     ):
         options = CalibrationOptions(
-            **files,
+            source,
             **same,
             ray=_cluster(chosen["ray"], model),
             run=RunOptions(chosen["threads"], on_convert=on_convert),
@@ -200,7 +200,7 @@ def _show(path: Path, as_json: bool) -> None:
     for one in ranked:
         tell(f"  {one.weight:<28}{one.tokens:>10,}{one.total:>14,.2f}{one.top:>9.1%}")
     tell("input: sum of the columns' mean squares; top 1%: the share of the largest hundredth")
-    note = thin_note(sums.hardly_seen)
+    note = thin_note(sums)
     if note is not None:
         say(f"edgesppo: note: {note}")
 

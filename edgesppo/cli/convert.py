@@ -17,7 +17,7 @@ from edgesppo.cli.convert_quality import quality_options
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.options import adapter_option, json_option
 from edgesppo.cli.output import emit_json, say, say_notices, tell
-from edgesppo.errors import BadOverride
+from edgesppo.errors import BadOverride, EdgesppoError
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
 from edgesppo.system.shell import shell_word
@@ -128,30 +128,36 @@ def convert_command(
         with convert_quality.improved(found, output, quality, chosen) as allocation:
             result = _convert(found, output, chosen)
     say_notices()
+    costs = {} if allocation is None else _decode_costs(result.output)
     if not as_json:
         if allocation is not None:
-            _explain(allocation, result.output)
+            for line in convert_quality.allocation_lines(allocation, costs):
+                say(line)
         _summarise(result, peak_memory())
     if self_test:
         _try_out(result.output)
     if as_json:
-        _emit(result, allocation)
+        _emit(result, allocation, costs)
 
 
-def _emit(result: ConvertResult, allocation: Allocation | None) -> None:
+def _emit(result: ConvertResult, allocation: Allocation | None, costs: dict[str, float]) -> None:
     figures = dataclasses.asdict(result)
     for key in ("types", "kernels", "doubt", "resumed"):
         del figures[key]
     if allocation is not None:
-        figures["allocation"] = dataclasses.asdict(allocation)
+        figures["allocation"] = {**dataclasses.asdict(allocation), "decode_seconds": costs}
     emit_json({**figures, "output": str(result.output)})
 
 
-def _explain(allocation: Allocation, output: Path) -> None:
+def _decode_costs(output: Path) -> dict[str, float]:
+    """What each matrix costs in decoding; nothing where it cannot be measured, which is said."""
     from edgesppo.evaluate.decode_cost import decode_costs
 
-    for line in convert_quality.allocation_lines(allocation, decode_costs(output)):
-        say(line)
+    try:
+        return decode_costs(output)
+    except EdgesppoError as error:
+        say(f"edgesppo: note: the costs in decoding were not measured: {error}")
+        return {}
 
 
 @contextlib.contextmanager

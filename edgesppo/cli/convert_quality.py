@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,14 @@ from edgesppo.cli.help_format import Headed
 from edgesppo.cli.output import say
 from edgesppo.cli.session_options import Size
 from edgesppo.errors import EdgesppoError, UsageError
-from edgesppo.store import converted, locate
+from edgesppo.store import locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.evaluate.better_bits import TargetPlan
-    from edgesppo.evaluate.candidate import RunOptions
+    from edgesppo.evaluate.calibration import CalibrationReport
+    from edgesppo.evaluate.preparation import Wishes
     from edgesppo.evaluate.target_size import Allocation
-    from edgesppo.store.converted import TemporaryCopy
 
 _option = functools.partial(click.option, cls=Headed, heading="Quality")
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -100,9 +98,14 @@ def _check(quality: dict[str, Any], chosen: dict[str, Any]) -> None:
         raise click.UsageError("--plan runs no model; leave out --calibrate and --target-size")
     if targeted and chosen["tensor_types"]:
         raise click.UsageError("--target-size chooses every type; leave out --tensor-type")
-    if targeted and chosen["type"] in ("f32", "f16", "bf16"):
+    if (quality["calibrate"] or targeted) and chosen["type"] in ("f32", "f16", "bf16"):
+        option = "--target-size chooses among" if targeted else "--calibrate is for"
+        raise click.UsageError(f"{option} quantised types; leave out --type {chosen['type']}")
+    if (quality["calibrate"] or targeted) and chosen["adapters"]:
+        option = "--target-size" if targeted else "--calibrate"
         raise click.UsageError(
-            f"--target-size chooses among quantised types; leave out --type {chosen['type']}"
+            f"{option} runs SRC as it is, without --adapter; merge the adapter first (convert"
+            " --adapter --type bf16), calibrate that file, and give the matrix by --imatrix"
         )
 
 
@@ -128,133 +131,56 @@ def improved(
 
     Yields the types that were chosen for a target, if one was given.
     """
-    from edgesppo.evaluate.candidate import unquantised_type
-    from edgesppo_convert.output.preconditions import check_target
-
     if not (quality["calibrate"] or _is_targeted(quality)):
         if chosen["imatrix"] is not None:
-            _say_if_thin(Path(chosen["imatrix"]))
+            _say_if_thin(Path(chosen["imatrix"]), source)
         yield None
         return
+    from edgesppo.evaluate.preparation import Preparation
+    from edgesppo.terminal.progress import conversion_progress
+    from edgesppo_convert.output.preconditions import check_target
+
     target, found = check_target(Path(output), force=chosen["force"]), locate.find(source)
     if not found.is_checkpoint:  # the conversion says what it is instead, and what to do
         yield None
         return
-    copy = converted.TemporaryCopy(target, converted.copy_of(found, unquantised_type(found)))
-    preparation = _Preparation(source, Path(output), quality, chosen, copy)
-    yield preparation.run()
-    preparation.remove_leftovers()
-
-
-class _Preparation:
-    """Calibrates and chooses types, as far as it was asked for.
-
-    What the conversion needs is put into `chosen`; the model is run from `copy`.
-    """
-
-    def __init__(
-        self,
-        source: str,
-        output: Path,
-        quality: dict[str, Any],
-        chosen: dict[str, Any],
-        copy: TemporaryCopy,
-    ) -> None:
-        self._source, self._output = source, output
-        self._quality, self._chosen = quality, chosen
-        self._copy = copy
-        self._plan: TargetPlan | None = None
-        self._files: dict[str, Any] = {
-            name: quality[name] and Path(quality[name]) for name in ("text", "dialogues")
-        }
-
-    def run(self) -> Allocation | None:
-        """Returns the types that were chosen for a target, if one was given."""
-        quality, chosen = self._quality, self._chosen
-        if _is_targeted(quality):
-            from edgesppo.evaluate.better_bits import check_target
-
-            size, bpw = quality["target_size"], quality["target_bpw"]
-            check_target(self._source, chosen["type"], size, bpw)
-        if quality["calibrate"]:
-            chosen["imatrix"] = str(self._calibrate())
+    with Preparation(found, Path(output), target, _wishes(quality, chosen)) as preparation:
+        title = "Making a copy to measure on"
+        with conversion_progress(title) as on_convert, stage_meters() as on_progress:
+            prepared = preparation.run(on_convert, on_progress)
+        if prepared.report is not None:
+            _tell_matrix(prepared.report)
         elif chosen["imatrix"] is not None:
-            _say_if_thin(Path(chosen["imatrix"]))
-        if not _is_targeted(quality):
-            return None
-        allocation = self._allocate()
-        chosen["tensor_types"] = allocation.overrides
-        if chosen["imatrix"] is not None:
-            chosen["imatrix"] = self._used_part(Path(chosen["imatrix"]), allocation)
-        return allocation
+            _say_if_thin(Path(chosen["imatrix"]), source)
+        chosen["imatrix"] = prepared.imatrix and str(prepared.imatrix)
+        if prepared.allocation is not None:
+            chosen["tensor_types"] = prepared.allocation.overrides
+        yield prepared.allocation
+        preparation.remove_leftovers()
 
-    def remove_leftovers(self) -> None:
-        """Remove what was kept to resume, and the copy, which is as large as the checkpoint."""
-        if self._plan is not None:
-            self._plan.remove_leftovers()
-        self._copy.remove()
 
-    def _calibrate(self) -> Path:
-        """The importance matrix beside the output; one that an earlier run made is used again."""
-        from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
+def _wishes(quality: dict[str, Any], chosen: dict[str, Any]) -> Wishes:
+    from edgesppo.evaluate.preparation import Wishes
+    from edgesppo.evaluate.source import read_optional_source
 
-        path = self._output.with_suffix(".imatrix.gguf")
-        with self._measuring("Making a copy to calibrate") as (run, on_progress):
-            options = CalibrationOptions(
-                **self._files,
-                process_output=_is_targeted(self._quality),
-                force=self._chosen["force"],
-                reuse=True,
-                run=run,
-                on_progress=on_progress,
-            )
-            report = calibrate(locate.find(self._source), path, options)
-        say(f"{path}: {report.weights} weights, {report.tokens:,} tokens")
-        for note in report.notes:
-            say(f"edgesppo: note: {note}")
-        return path
+    text, dialogues = (quality[name] and Path(quality[name]) for name in ("text", "dialogues"))
+    return Wishes(
+        quality["calibrate"],
+        quality["target_size"],
+        quality["target_bpw"],
+        read_optional_source(text, dialogues),
+        chosen["type"],
+        chosen["tensor_types"],
+        chosen["imatrix"] and Path(chosen["imatrix"]),
+        chosen["threads"],
+        chosen["force"],
+    )
 
-    def _allocate(self) -> Allocation:
-        from edgesppo.evaluate.better_bits import TargetOptions, TargetPlan
 
-        quality, imatrix = self._quality, self._chosen["imatrix"]
-        with self._measuring("Making a copy to measure on") as (run, on_progress):
-            options = TargetOptions(
-                quality["target_size"],
-                quality["target_bpw"],
-                self._chosen["type"],
-                imatrix and Path(imatrix),
-                **self._files,
-                run=run,
-                on_progress=on_progress,
-            )
-            target = Path(os.path.realpath(self._output))
-            self._plan = TargetPlan(self._source, target, options)
-            return self._plan.allocate()
-
-    def _used_part(self, imatrix: Path, allocation: Allocation) -> str | None:
-        """The importances that proved better than none, in a file for llama-quantize, too."""
-        from edgesppo.evaluate.importance import write_part
-
-        if not allocation.weighted:
-            return None
-        used = self._output.with_suffix(".used.imatrix.gguf")
-        write_part(used, imatrix, allocation.weighted)
-        return str(used)
-
-    @contextlib.contextmanager
-    def _measuring(
-        self, making_a_copy: str
-    ) -> Iterator[tuple[RunOptions, Callable[[str, int, int], None]]]:
-        """How to run the model, and where to report what is done."""
-        from edgesppo.evaluate.candidate import RunOptions
-        from edgesppo.terminal.progress import conversion_progress
-
-        with conversion_progress(making_a_copy) as on_convert, stage_meters() as on_progress:
-            yield (
-                RunOptions(self._chosen["threads"], on_convert=self._copy.recording(on_convert)),
-                on_progress,
-            )
+def _tell_matrix(report: CalibrationReport) -> None:
+    say(f"{report.output}: {report.weights} weights, {report.tokens:,} tokens")
+    for note in report.notes:
+        say(f"edgesppo: note: {note}")
 
 
 def allocation_lines(allocation: Allocation, costs: dict[str, float]) -> Iterator[str]:
@@ -268,11 +194,17 @@ def allocation_lines(allocation: Allocation, costs: dict[str, float]) -> Iterato
             f"{one.sensitivity:>11.7f}{one.loss:>11.7f}{cost:>10}"
         )
     if allocation.weighted:
-        yield "*: quantised with the importance of its columns, which is better than without"
+        yield "*: quantised with the importance of its columns, which measured better than without"
     yield "alone: mean KL divergence when it alone has about 4.5 bits; expected: in its type"
     yield "decode: the time of its product for one token, here"
-    measured = f"measured {allocation.measured:.6f} on held-out samples"
+    samples = "held-out samples"
+    if not allocation.is_held_out:
+        samples = "the only sample, by which they were chosen"
+    measured = f"measured {allocation.measured:.6f} on {samples}"
     yield f"mean KL divergence: expected {allocation.predicted:.6f}, {measured}"
+    if allocation.unweighted is not None:
+        verdict = "no better" if allocation.weighted else "it was taken"
+        yield f"without any importance: measured {allocation.unweighted:.6f}, {verdict}"
     if allocation.is_recipe:
         verdict = "it was taken"
     elif allocation.recipe_fits:
@@ -285,12 +217,16 @@ def allocation_lines(allocation: Allocation, costs: dict[str, float]) -> Iterato
     )
 
 
-def _say_if_thin(path: Path) -> None:
+def _say_if_thin(path: Path, source: str) -> None:
     """Say which weights a matrix has hardly seen; the converter says what is wrong with it."""
     from edgesppo.evaluate.calibration import thin_note
     from edgesppo.evaluate.importance import read_sums
+    from edgesppo.evaluate.preparation import planned_layers
+    from edgesppo_convert import look_ahead
 
     with contextlib.suppress(EdgesppoError):
-        note = thin_note(read_sums(path).hardly_seen)
+        sums = read_sums(path)
+        layers = planned_layers(look_ahead(source)) if Path(source).is_dir() else ()
+        note = thin_note(sums, layers)
         if note is not None:
             say(f"edgesppo: note: {path}: {note}")

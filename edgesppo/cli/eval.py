@@ -124,14 +124,14 @@ def divergence_command(
         measuring("Measuring") as report,
     ):
         results = measure_divergence(base, others, _options(chosen, convert, report))
-    if plot is not None:
-        figures.draw(results, Path(plot))
     if as_json:
-        plain = [_plain(result) for result in results]
-        emit_json(plain[0] if len(plain) == 1 else {"reference": base.name, "models": plain})
-        return
-    for line in figures.divergence_lines(results):
-        tell(line)
+        first, *more = [_plain(result) for result in results]
+        emit_json({"reference": first["reference"], "models": [first, *more]} if more else first)
+    else:
+        for line in figures.divergence_lines(results):
+            tell(line)
+    if plot is not None:  # last: if it cannot be drawn, the figures are printed
+        figures.draw(results, Path(plot))
 
 
 def _options(
@@ -139,14 +139,13 @@ def _options(
 ) -> Options:
     from edgesppo.evaluate.candidate import RunOptions
     from edgesppo.evaluate.measure import Options
+    from edgesppo.evaluate.source import read_source
 
     if (chosen["text"] is None) == (chosen["dialogues"] is None):
         raise click.UsageError("give either --text FILE or --dialogues FILE to measure on")
-    files = {name: chosen[name] and Path(chosen[name]) for name in ("text", "dialogues")}
+    text, dialogues = (chosen[name] and Path(chosen[name]) for name in ("text", "dialogues"))
     return Options(
-        **files,
-        n_ctx=chosen["n_ctx"],
-        chunks=chosen["chunks"],
+        read_source(text, dialogues, n_ctx=chosen["n_ctx"], chunks=chosen["chunks"]),
         run=RunOptions(chosen["threads"], on_convert=convert),
         on_progress=lambda done, total: report(done / total),
         on_note=lambda line: say(f"edgesppo: note: {line}"),

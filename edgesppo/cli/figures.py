@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _BAR = 40
 # The histogram's bins: decades of divergence.
 _LOWEST, _HIGHEST = -6, 0
-_NAME = 28  # characters of a model's name in a table
 
 
 def perplexity_lines(report: PerplexityReport) -> Iterator[str]:
@@ -87,7 +86,7 @@ def _table(reports: Sequence[DivergenceReport]) -> Iterator[str]:
     tokens = reports[0].figures.tokens
     what = "tokens" if reports[0].everything is None else "tokens of answers"
     yield f"Against {reports[0].reference}, {tokens:,} {what}"
-    width = min(_NAME, max(len(one_line(report.model)) for report in reports))
+    width = max(len(one_line(report.model)) for report in reports)
     heads = ("size", "bits/w", "mean KLD", "+-", "99% KLD", "top-1", "perplexity", "tokens/s")
     yield "  " + " " * width + "".join(f"{head:>11}" for head in heads)
     for report in reports:
@@ -102,7 +101,7 @@ def _table(reports: Sequence[DivergenceReport]) -> Iterator[str]:
             f"{found.perplexity:.4f}",
             f"{report.tokens_per_second:,.0f}",
         )
-        yield f"  {one_line(report.model)[:width]:<{width}}" + "".join(f"{c:>11}" for c in cells)
+        yield f"  {one_line(report.model):<{width}}" + "".join(f"{c:>11}" for c in cells)
 
 
 def _histogram(report: DivergenceReport) -> Iterator[str]:
@@ -139,6 +138,8 @@ def check_plot(path: Path) -> None:
         ) from None
     if path.suffix.lower() != ".png":
         raise UsageError(f"--plot writes a PNG, expected a name that ends in .png, not {path.name}")
+    if path.exists():
+        raise OutputError(f"{path} exists; give another name, or remove it first")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: its folder does not exist or cannot be written")
 

@@ -9,17 +9,18 @@ Definitions are llama-perplexity's. This room loads models itself and knows no t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from edgesppo.evaluate import calibration
 from edgesppo.evaluate.calibration import CalibrationOptions, CalibrationReport
 from edgesppo.evaluate.candidate import RunOptions
-from edgesppo.evaluate.corpus import Dialogues, Text
 from edgesppo.evaluate.measure import Options, measure_divergence, measure_perplexity
 from edgesppo.evaluate.reports import DivergenceReport, PerplexityReport
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES
+from edgesppo.evaluate.source import Dialogues, Source, Text, read_optional_source, read_source
 from edgesppo.planning.run_config import Gpu
+from edgesppo.system import validate
 
 __all__ = [
     "CalibrationReport",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@validate.suggests_keywords
 def perplexity(
     model: str | Path,
     *,
@@ -62,11 +64,12 @@ def perplexity(
         UsageError: An argument is invalid, or the text is too short.
         ModelNotFound, BadModelFile, OutOfMemory: The model cannot be loaded.
     """
-    run = RunOptions(n_threads, gpu)
-    options = Options(text, dialogues, n_ctx, chunks, run, on_progress, on_note)
+    source = read_source(text, dialogues, n_ctx=n_ctx, chunks=chunks)
+    options = _options(source, RunOptions(n_threads, gpu), on_progress, on_note)
     return measure_perplexity(model, options)
 
 
+@validate.suggests_keywords
 def divergence(
     reference: str | Path,
     model: str | Path,
@@ -85,11 +88,23 @@ def divergence(
     A checkpoint folder as the reference is converted to BF16 once, into the cache folder. The
     arguments and errors are those of `perplexity`; a model of another vocabulary is a UsageError.
     """
-    run = RunOptions(n_threads, gpu)
-    options = Options(text, dialogues, n_ctx, chunks, run, on_progress, on_note)
+    source = read_source(text, dialogues, n_ctx=n_ctx, chunks=chunks)
+    options = _options(source, RunOptions(n_threads, gpu), on_progress, on_note)
     return measure_divergence(reference, [model], options)[0]
 
 
+def _options(
+    source: Source,
+    run: RunOptions,
+    on_progress: Callable[[int, int], None] | None,
+    on_note: Callable[[str], None] | None,
+) -> Options:
+    validate.callback("on_progress", on_progress)
+    validate.callback("on_note", on_note)
+    return Options(source, run, on_progress, on_note)
+
+
+@validate.suggests_keywords
 def calibrate(
     model: str | Path,
     output: str | Path,
@@ -125,17 +140,30 @@ def calibrate(
         OutputError: The file could not be written, or exists.
         NativeError: The model computes NaN; the message names the weight.
     """
-    run = RunOptions(n_threads, gpu)
+    source = read_optional_source(text, dialogues, n_ctx=n_ctx, chunks=chunks)
+    n_dialogues = validate.integer("n_dialogues", n_dialogues, 1, 100_000)
+    for name, flag in (("process_output", process_output), ("force", force)):
+        validate.boolean(name, flag)
+    validate.callback("on_progress", on_progress)
+    if not isinstance(output, str | Path):
+        raise validate.invalid_value("output", output, "a file's name")
     options = CalibrationOptions(
-        text=text,
-        dialogues=dialogues,
+        source,
         n_dialogues=n_dialogues,
         process_output=process_output,
-        n_ctx=n_ctx,
-        chunks=chunks,
-        merge=merge,
+        merge=_file_names(merge),
         force=force,
-        run=run,
-        on_progress=on_progress,
+        run=RunOptions(n_threads, gpu),
+        on_progress=on_progress or (lambda _stage, _done, _total: None),
     )
     return calibration.calibrate(model, output, options)
+
+
+def _file_names(merge: Iterable[str | Path]) -> tuple[str | Path, ...]:
+    """The names in a list. Raises UsageError for anything else, such as one name."""
+    if isinstance(merge, Iterable) and not isinstance(merge, str | bytes):
+        names = tuple(merge)
+        if all(isinstance(name, str | Path) for name in names):
+            return names
+        merge = names
+    raise validate.invalid_value("merge", merge, "a list of files")

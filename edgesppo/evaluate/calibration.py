@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.evaluate.candidate import find_unquantised, model_hash
+from edgesppo.evaluate.candidate import find_unquantised
 from edgesppo.evaluate.collector import CalibrationOptions, Collector
-from edgesppo.evaluate.importance import (
-    HARDLY_SEEN,
-    ImportanceSums,
-    read_sums,
-    request_of,
-    write_sums,
-)
+from edgesppo.evaluate.importance import HARDLY_SEEN, ImportanceSums, read_sums, write_sums
+from edgesppo.evaluate.self_dialogues import SelfDialogues
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from edgesppo.evaluate.candidate import Candidate
+    from edgesppo.evaluate.corpus import Corpus
+    from edgesppo.evaluate.source import Source
     from edgesppo.store.locate import Found
 
 __all__ = ["CalibrationOptions", "CalibrationReport", "calibrate", "thin_note"]
 
-_LOCK = ".edgesppo-lock"
+_NAMED = 3  # weights, in a note
 
 
 @dataclass(frozen=True)
@@ -55,63 +55,90 @@ def calibrate(
     from edgesppo_convert.output.preconditions import check_target
 
     started, path = time.monotonic(), Path(output)
-    candidate = None if model is None else find_unquantised(model, options.run)
-    request = None if candidate is None else _request(candidate, options)
-    if options.reuse and request is not None and request_of(path) == request:
-        return _report(path, read_sums(path), 0, started, None)
     target = check_target(path, force=options.force)
-    merged = [(Path(path), read_sums(Path(path))) for path in options.merge]
-    if candidate is None and not merged:
+    merged = [(str(other), read_sums(Path(other))) for other in options.merge]
+    if model is None and not merged:
         raise UsageError("give a model to calibrate, or matrices to merge (--merge)")
-    with filelock.hold(target, FileSystem(), suffix=_LOCK, timeout=0):
-        sums, resumed, run = ImportanceSums(), 0, None
-        if candidate is not None:
-            for other_path, other in merged:
-                other.check(candidate.summary, str(other_path))
-            run = Collector(candidate, target, options)
-            sums, resumed = run.collect()
-        for _, other in merged:
-            sums.merge(other)
-        write_sums(target, sums, request)
-        if run is not None:
-            run.remove_leftovers()
-    return _report(path, sums, resumed, started, None if run is None else run.note)
-
-
-def _report(
-    path: Path, sums: ImportanceSums, resumed: int, started: float, note: str | None
-) -> CalibrationReport:
-    return CalibrationReport(
-        path,
-        sums.n_tokens,
-        len(sums.entries),
-        tuple(sums.datasets),
-        resumed,
-        time.monotonic() - started,
-        tuple(line for line in (note, thin_note(sums.hardly_seen)) if line is not None),
-    )
-
-
-def _request(candidate: Candidate, options: CalibrationOptions) -> str | None:
-    """A hash of all that decides what the matrix holds; None where that is not in files."""
-    parts: list[object] = [model_hash(candidate)]
-    parts += [options.process_output, options.n_ctx, options.chunks, options.n_dialogues]
-    for source in (options.text, options.dialogues, *options.merge):
-        if isinstance(source, Path) and source.is_file():
-            parts.append(hashlib.sha256(source.read_bytes()).hexdigest())
-        elif source is not None and not isinstance(source, str):
-            return None
+    with hold(target):
+        if model is None:
+            report = _write(path, ImportanceSums(), merged, options)
         else:
-            parts.append(source)
+            candidate = find_unquantised(model, options.run)
+            for name, other in merged:
+                other.check(candidate.summary, name)
+            own = SelfDialogues(candidate, target)
+            corpus = own.corpus(
+                options.source, options.n_dialogues, options.run, options.on_progress
+            )
+            report = collect(candidate, corpus, path, options, merged)
+            own.remove()
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def hold(target: Path) -> filelock.FileLock:
+    """The lock of an output that is measured for; see `filelock.hold`. Raises OutputError."""
+    return filelock.hold(target, FileSystem(), suffix=".edgesppo-lock", timeout=0)
+
+
+def collect(
+    candidate: Candidate,
+    corpus: Corpus,
+    path: Path,
+    options: CalibrationOptions,
+    merged: Sequence[tuple[str, ImportanceSums]] = (),
+) -> CalibrationReport:
+    """Collect the matrix of a model over a corpus, and write it; the path's lock is held."""
+    run = Collector(candidate, corpus, Path(os.path.realpath(path)), options)
+    sums, resumed = run.collect()
+    dimensions = {tensor.name: len(tensor.dims) for tensor in candidate.summary.tensors}
+    report = _write(path, sums, merged, options, layer_matrices(dimensions))
+    run.partial.remove()
+    notes = (corpus.note, *report.notes)
+    return replace(report, resumed=resumed, notes=tuple(filter(None, notes)))
+
+
+def _write(
+    path: Path,
+    sums: ImportanceSums,
+    merged: Sequence[tuple[str, ImportanceSums]],
+    options: CalibrationOptions,
+    weights: Iterable[str] = (),
+) -> CalibrationReport:
+    """Add the others, and write the matrix; `weights` are those that it should have."""
+    for _, other in merged:
+        sums.merge(other)
+    write_sums(Path(os.path.realpath(path)), sums, options.request)
+    return report_on(path, sums, weights)
+
+
+def report_on(path: Path, sums: ImportanceSums, weights: Iterable[str]) -> CalibrationReport:
+    """What a matrix holds, and what it lacks of these weights."""
+    note = thin_note(sums, weights)
+    datasets, notes = tuple(sums.datasets), () if note is None else (note,)
+    return CalibrationReport(path, sums.n_tokens, len(sums.entries), datasets, 0, 0.0, notes)
+
+
+def request_hash(model: str, source: Source | None, **options: object) -> str:
+    """A hash of all that decides what a matrix holds; `model` is one of the model."""
+    parts = (model, None if source is None else source.fingerprint, sorted(options.items()))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def thin_note(hardly_seen: dict[str, int]) -> str | None:
-    """What to say of weights that few tokens reached; None if there are none."""
-    if not hardly_seen:
+def layer_matrices(dimensions: Mapping[str, int]) -> list[str]:
+    """The weights that every matrix should have, of tensors with their numbers of dimensions."""
+    return [name for name, n in dimensions.items() if name.startswith("blk.") and n == 2]
+
+
+def thin_note(sums: ImportanceSums, weights: Iterable[str] = ()) -> str | None:
+    """What to say of weights that few tokens reached, or none; None if there are none of them."""
+    thin = sums.hardly_seen(weights)
+    if not thin:
         return None
-    name = min(hardly_seen, key=lambda weight: hardly_seen[weight])
+    fewest = sorted(thin, key=lambda weight: (thin[weight], weight))[:_NAMED]
+    named = ", ".join(
+        f"{name} {f'only {thin[name]:,}' if thin[name] else 'none'}" for name in fewest
+    )
     return (
-        f"few tokens reached {len(hardly_seen)} of the weights, {name} only {hardly_seen[name]:,} "
-        f"(at least {HARDLY_SEEN:,} are needed): calibrate on a longer text"
+        f"few tokens reached {len(thin)} of the weights, {named} (at least {HARDLY_SEEN:,} are "
+        "needed): calibrate on a longer text"
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import Gpu, RunConfig
     from edgesppo.store.locate import Found
     from edgesppo.system.conversion_progress import Progress
+    from edgesppo.system.in_use import InUse
 
 # Processors that compute prompts faster with weights as they are in the file than repacked.
 _PLAIN_IS_FASTER = ("x86_64", "amd64")
@@ -46,7 +47,7 @@ class RunOptions:
     """How models are run while they are measured."""
 
     n_threads: int | None = None
-    gpu: str | int = "auto"
+    gpu: Gpu = "auto"
     on_convert: Callable[[Progress], None] | None = None
 
 
@@ -56,12 +57,20 @@ class Candidate:
     `opened` loads it; `tokens_per_second` is how fast it computed since then.
     """
 
-    def __init__(self, name: str, summary: Summary, options: RunOptions) -> None:
+    def __init__(
+        self, name: str, summary: Summary, options: RunOptions, hold: InUse | None = None
+    ) -> None:
         self.name = name
+        self._hold = hold
         self.summary = summary
         self.path = summary.path
         self._options = options
         self._seconds, self._n_tokens = 0.0, 0
+
+    def release(self) -> None:
+        """Let a converted copy be removed; without this it is kept while the candidate lives."""
+        if self._hold is not None:
+            self._hold.release()
 
     @property
     def n_bytes(self) -> int:
@@ -200,11 +209,10 @@ def find_candidate(
     if not isinstance(model, str | Path | locate.Found):
         raise UsageError(f"the model is {model!r}, expected a name, a GGUF file or a folder")
     found = model if isinstance(model, locate.Found) else locate.find(model)
-    if found.is_checkpoint:
-        summary, _ = converted.prepare(found, options.on_convert, type=type)
-    else:
-        summary = gemma2.load_summary(found.path)
-    return Candidate(found.name, summary, options)
+    if not found.is_checkpoint:
+        return Candidate(found.name, gemma2.load_summary(found.path), options)
+    summary, hold = converted.use(found, options.on_convert, type=type)
+    return Candidate(found.name, summary, options, hold)
 
 
 def find_unquantised(model: str | Path | Found, run: RunOptions) -> Candidate:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from edgesppo.evaluate.input_sums import Squares
+    from edgesppo.planning.run_config import Gpu
 
     Sample = tuple[Sequence[int], str]  # ids, and a name for messages
 
@@ -51,9 +52,17 @@ class SumsWorker:
     Raises BadModelFile where the model's file is not what the lock says.
     """
 
-    def __init__(self, model: str, n_ctx: int, gpu: str | int, *, process_output: bool) -> None:
+    def __init__(
+        self,
+        model: str,
+        n_ctx: int,
+        gpu: Gpu,
+        n_threads: int | None = None,
+        *,
+        process_output: bool,
+    ) -> None:
         verify.require_sound(model)
-        self._candidate = find_unquantised(model, RunOptions(gpu=gpu))
+        self._candidate = find_unquantised(model, RunOptions(n_threads, gpu))
         self._inputs = InputSums(self._candidate, n_ctx, process_output=process_output)
 
     def describe(self) -> Machine:
@@ -75,12 +84,13 @@ def cluster_squares(
     fingerprint: str,
     samples: Sequence[Sample],
     *,
-    gpu: str | int,
+    run: RunOptions,
     process_output: bool,
 ) -> Iterator[Iterator[list[Squares]]]:
     """The sums of each sample, in order. Raises UsageError where there is no such cluster."""
     n_ctx = max([16, *(len(ids) for ids, _ in samples)])
-    how: dict[str, Any] = {"n_ctx": n_ctx, "gpu": gpu, "process_output": process_output}
+    how: dict[str, Any] = {"n_ctx": n_ctx, "gpu": run.gpu, "n_threads": run.n_threads}
+    how["process_output"] = process_output
     more: dict[str, Any] = {"say": where.say, "noun": "samples", "fingerprint": fingerprint}
     with (
         Pool(where.address, SumsWorker, {"model": where.model, **how}, **more) as pool,

@@ -19,15 +19,16 @@ from edgesppo.evaluate.candidate import RunOptions, model_hash
 from edgesppo.evaluate.cluster_sums import OnCluster, cluster_squares
 from edgesppo.evaluate.importance import ImportanceSums, PartialSums
 from edgesppo.evaluate.input_sums import InputSums
-from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
+from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES
 from edgesppo.system.signals import Terminated, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from edgesppo.evaluate.candidate import Candidate
-    from edgesppo.evaluate.corpus import Dialogues, Text
+    from edgesppo.evaluate.corpus import Corpus
     from edgesppo.evaluate.input_sums import Squares
+    from edgesppo.evaluate.source import Source
 
 _SAVE_S = 30.0
 
@@ -36,56 +37,36 @@ _SAVE_S = 30.0
 class CalibrationOptions:
     """What to calibrate on, and how.
 
-    Without a text and dialogues the model answers `n_dialogues` shipped questions itself. `merge`
-    names matrices whose sums are added. With `ray`, the machines of a cluster compute. With
-    `reuse`, a matrix that is there already and was asked for in the same way is left as it is.
+    Without a source the model answers `n_dialogues` shipped questions itself. `merge` names
+    matrices whose sums are added. With `ray`, the machines of a cluster compute. `request` is a
+    hash of what was asked for, which the matrix records.
     """
 
-    text: Text | None = None
-    dialogues: Dialogues | None = None
+    source: Source | None = None
     n_dialogues: int = DEFAULT_DIALOGUES
     process_output: bool = False
-    n_ctx: int | None = None
-    chunks: int | None = None
     merge: Sequence[str | Path] = ()
     force: bool = False
-    reuse: bool = False
+    request: str | None = None
     run: RunOptions = field(default_factory=RunOptions)
     ray: OnCluster | None = None
     # Called with the name of the stage, and how much of it is done, of how much.
-    on_progress: Callable[[str, int, int], None] | None = None
+    on_progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None
 
 
 class Collector:
-    """One run over all samples, from the first that is not done yet."""
+    """One run over all samples of a corpus, from the first that is not done yet."""
 
-    def __init__(self, candidate: Candidate, target: Path, options: CalibrationOptions) -> None:
+    def __init__(
+        self, candidate: Candidate, corpus: Corpus, target: Path, options: CalibrationOptions
+    ) -> None:
         self._candidate = candidate
+        self._corpus = corpus
         self._options = options
-        self._report = options.on_progress or (lambda _stage, _done, _total: None)
+        self._report = options.on_progress
         self._model_hash = model_hash(candidate)
-        self.own = SelfDialogues(candidate, target, self._model_hash)
-        self._corpus = self.own.corpus(
-            options.text,
-            options.dialogues,
-            options.n_dialogues,
-            options.run,
-            self._report,
-            n_ctx=options.n_ctx,
-            chunks=options.chunks,
-        )
         self.partial = PartialSums(target, self._fingerprint())
         self._done = 0  # samples
-
-    @property
-    def note(self) -> str | None:
-        """What to say of the samples."""
-        return self._corpus.note
-
-    def remove_leftovers(self) -> None:
-        """Remove what was kept to resume."""
-        self.partial.remove()
-        self.own.remove()
 
     def _fingerprint(self) -> str:
         ids = [sample.ids for sample in self._corpus.samples]
@@ -128,14 +109,16 @@ class Collector:
     @contextlib.contextmanager
     def _squares(self, first: int) -> Iterator[Iterator[list[Squares]]]:
         """The input sums of each sample that is not done yet, in order."""
-        corpus, options, gpu = self._corpus, self._options, self._options.run.gpu
+        corpus, options = self._corpus, self._options
         samples = [
             (sample.ids, f"sample {n} of {corpus.origin}")
             for n, sample in enumerate(corpus.samples[first:], first + 1)
         ]
         how: dict[str, Any] = {"process_output": options.process_output}
         if options.ray is not None:
-            with cluster_squares(options.ray, self._model_hash, samples, gpu=gpu, **how) as found:
+            with cluster_squares(
+                options.ray, self._model_hash, samples, run=options.run, **how
+            ) as found:
                 yield found
             return
         with InputSums(self._candidate, corpus.n_ctx, **how) as inputs:

@@ -110,7 +110,8 @@ class Comparison:
             return
         self._looked = True
         for parts, notes in zip(self._parts, self._notes, strict=True):
-            notes.divergence(divergence_figures(logits.concatenate(parts)), self._base.name)
+            figures = divergence_figures(logits.concatenate(parts))
+            notes.divergence(figures, self._base.name, early=True)
 
     def report(self, n: int) -> DivergenceReport:
         """The figures of candidate `n`."""

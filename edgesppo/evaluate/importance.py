@@ -21,7 +21,7 @@ from edgesppo.gguf import arrays, reader
 from edgesppo.system.fs import write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -82,11 +82,11 @@ class ImportanceSums:
                     f"columns for {weight}, {what}"
                 )
 
-    @property
-    def hardly_seen(self) -> dict[str, int]:
-        """The weights that few tokens reached, with their number."""
-        found = self.entries.items()
-        return {name: entry.count for name, entry in found if entry.count < HARDLY_SEEN}
+    def hardly_seen(self, weights: Iterable[str] = ()) -> dict[str, int]:
+        """The weights that few tokens reached, with their number; 0 for one that is not there."""
+        counts = dict.fromkeys(weights, 0)
+        counts |= {name: entry.count for name, entry in self.entries.items()}
+        return {name: count for name, count in counts.items() if count < HARDLY_SEEN}
 
     @property
     def n_tokens(self) -> int:
@@ -160,11 +160,11 @@ def _floats(path: Path, tensor: TensorEntry | None, weight: str) -> NDArray[np.f
     return values.astype(np.float64)
 
 
-def write_part(path: Path, matrix: Path, weights: Collection[str]) -> None:
-    """Write the entries of a matrix that are of these weights. Raises OutputError."""
+def write_part(path: Path, matrix: Path, weights: Collection[str], request: str) -> None:
+    """Write the entries of a matrix that are of these weights; see `write_sums`."""
     found = read_sums(matrix)
     entries = {name: entry for name, entry in found.entries.items() if name in weights}
-    write_sums(path, ImportanceSums(entries, found.datasets))
+    write_sums(path, ImportanceSums(entries, found.datasets), request)
 
 
 def request_of(path: Path) -> str | None:

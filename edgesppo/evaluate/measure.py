@@ -15,11 +15,9 @@ from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits, sense
 from edgesppo.evaluate.candidate import find_candidate
 from edgesppo.evaluate.comparison import EARLY, Comparison, Progress, answers_of
-from edgesppo.evaluate.corpus import read_corpus
+from edgesppo.evaluate.corpus import corpus_of
 from edgesppo.evaluate.reports import PerplexityReport
 from edgesppo.evaluate.statistics import perplexity_figures
-from edgesppo.planning.memory_plan import trained_context
-from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +27,9 @@ if TYPE_CHECKING:
 
     from edgesppo.evaluate.candidate import Candidate, RunOptions
     from edgesppo.evaluate.comparison import OnProgress
-    from edgesppo.evaluate.corpus import Corpus, Dialogues, Text
+    from edgesppo.evaluate.corpus import Corpus
     from edgesppo.evaluate.reports import DivergenceReport
+    from edgesppo.evaluate.source import Source
     from edgesppo.store.locate import Found
 
     # Called with each line about what cannot be right, as soon as it is known.
@@ -41,24 +40,15 @@ if TYPE_CHECKING:
 class Options:
     """What to measure on, and who wants to know how far it is."""
 
-    text: Text | None
-    dialogues: Dialogues | None
-    n_ctx: int | None
-    chunks: int | None
+    source: Source
     run: RunOptions
     on_progress: OnProgress | None = None
     on_note: OnNote | None = None
 
     def corpus(self, candidate: Candidate) -> Corpus:
         """The samples, tokenised by the candidate's vocabulary. Raises UsageError."""
-        if self.n_ctx is not None:
-            validate.integer("n_ctx", self.n_ctx, 16, trained_context(candidate.summary))
-        if self.chunks is not None:
-            validate.integer("chunks", self.chunks, 1, 2**31 - 1)
         with contextlib.closing(candidate.vocabulary()) as model:
-            return read_corpus(
-                model, self.text, self.dialogues, n_ctx=self.n_ctx, chunks=self.chunks
-            )
+            return corpus_of(model, self.source)
 
 
 def measure_perplexity(model: str | Path | Found, options: Options) -> PerplexityReport:
@@ -78,7 +68,8 @@ def measure_perplexity(model: str | Path | Found, options: Options) -> Perplexit
             progress.advance(len(sample.ids))
             if not looked and sum(map(len, parts)) >= EARLY:
                 looked = True
-                notes.text(perplexity_figures(np.concatenate(parts)), candidate.name)
+                figures = perplexity_figures(np.concatenate(parts))
+                notes.text(figures, candidate.name, early=True)
     nll = np.concatenate(parts)
     chosen, everything = answers_of(corpus), None
     if corpus.has_answers:
@@ -108,9 +99,11 @@ def measure_divergence(
         raise UsageError("give at least one model to compare with the reference")
     base = find_candidate(reference, options.run, type="bf16")
     others = [find_candidate(model, options.run) for model in models]
+    _tell_apart([base, *others])
     for other in others:
         sense.check_vocabulary(base, other)
-    notes = [sense.Notes(options.on_note) for _ in others]
+    on_note = _once(options.on_note)
+    notes = [sense.Notes(on_note) for _ in others]
     for other, lines in zip(others, notes, strict=True):
         lines.files(base, other)
     corpus = options.corpus(base)
@@ -119,3 +112,25 @@ def measure_divergence(
     comparison = Comparison(base, others, notes, corpus, options.on_progress)
     comparison.run()
     return [comparison.report(n) for n in range(len(others))]
+
+
+def _tell_apart(candidates: Sequence[Candidate]) -> None:
+    """Let files of one name go by their paths."""
+    paths: dict[str, set[Path]] = {}
+    for one in candidates:
+        paths.setdefault(one.name, set()).add(one.path)
+    for one in candidates:
+        if len(paths[one.name]) > 1:
+            one.name = str(one.path)
+
+
+def _once(on_note: OnNote | None) -> OnNote:
+    """The callback for lines of which several candidates have the same."""
+    told: set[str] = set()
+
+    def note(line: str) -> None:
+        if on_note is not None and line not in told:
+            told.add(line)
+            on_note(line)
+
+    return note

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 from edgesppo import api
 from edgesppo.chat.messages import Message
-from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
+from edgesppo.evaluate.candidate import model_hash
+from edgesppo.evaluate.corpus import corpus_of
 from edgesppo.evaluate.prompts import PROMPTS
 from edgesppo.evaluate.record import Record
+from edgesppo.evaluate.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from edgesppo.evaluate.candidate import Candidate, RunOptions
-    from edgesppo.evaluate.corpus import Corpus, Dialogues, Text
+    from edgesppo.evaluate.corpus import Corpus
 
 DEFAULT_DIALOGUES = 64
 _ANSWER = 200  # tokens at most
@@ -32,10 +34,10 @@ _CONTEXT = 1024
 class SelfDialogues:
     """The dialogues of one model, recorded in a file beside `output`."""
 
-    def __init__(self, candidate: Candidate, output: Path, model_hash: str) -> None:
+    def __init__(self, candidate: Candidate, output: Path) -> None:
         self.path = output.with_name(f".{output.name}.edgesppo-dialogues")
         self._candidate = candidate
-        self._record = Record(self.path, {"model": model_hash})
+        self._record = Record(self.path, {"model": model_hash(candidate)})
 
     def generate(
         self, n: int, run: RunOptions, on_progress: Callable[[int, int], None]
@@ -50,6 +52,7 @@ class SelfDialogues:
             self._candidate.path,
             n_ctx=min(_CONTEXT, self._candidate.trained_context),
             n_threads=run.n_threads,
+            gpu=run.gpu,
             drafts=False,
         ) as model:
             for seed in range(len(found), n):
@@ -61,25 +64,18 @@ class SelfDialogues:
 
     def corpus(
         self,
-        text: Text | None,
-        dialogues: Dialogues | None,
+        source: Source | None,
         n: int,
         run: RunOptions,
         report: Callable[[str, int, int], None],
-        **limits: int | None,
     ) -> Corpus:
-        """The text or the dialogues that are given; without both, its own `n`.
-
-        `limits` are those of `read_corpus`, for what is given. Raises UsageError.
-        """
-        own = None
-        if text is None and dialogues is None:
+        """The samples of what is given; without that, of its own `n`. Raises UsageError."""
+        if source is None:
             stage = f"{self._candidate.name} answers questions"
             own = self.generate(n, run, lambda done, total: report(stage, done, total))
+            source = Source("its own dialogues", None, tuple(own))
         with contextlib.closing(self._candidate.vocabulary()) as model:
-            if own is not None:
-                return dialogue_corpus(model, own, "its own dialogues")
-            return read_corpus(model, text, dialogues, **limits)
+            return corpus_of(model, source)
 
     def _recorded(self) -> list[list[Message]]:
         return [

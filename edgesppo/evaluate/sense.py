@@ -48,11 +48,16 @@ def check_vocabulary(base: Candidate, other: Candidate) -> None:
 
 
 class Notes:
-    """Collects notes, each once; `report` is called with a new one at once."""
+    """Collects notes, each once; `report` is called with a new one at once.
+
+    Early figures are judged, too: what they tell is reported, and kept only where the figures of
+    everything tell it again.
+    """
 
     def __init__(self, report: Callable[[str], None] | None) -> None:
         self._report = report or (lambda _: None)
         self._lines: dict[str, str] = {}
+        self._told_early: set[str] = set()
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -103,18 +108,22 @@ class Notes:
                 "more dialogues",
             )
 
-    def text(self, figures: PerplexityFigures, name: str) -> None:
+    def text(self, figures: PerplexityFigures, name: str, *, early: bool = False) -> None:
         """Whether the text suits the model at all."""
-        self._perplexity(figures.perplexity, name)
+        self._perplexity(figures.perplexity, name, figures.tokens if early else None)
 
-    def divergence(self, figures: DivergenceFigures, reference: str) -> None:
+    def divergence(
+        self, figures: DivergenceFigures, reference: str, *, early: bool = False
+    ) -> None:
         """Whether the two can be the same model, and the text suits it."""
-        self._perplexity(figures.reference_perplexity, reference)
+        first = figures.tokens if early else None
+        self._perplexity(figures.reference_perplexity, reference, first)
         if figures.kld > _MOST_KLD and "weights" not in self._lines:
-            self._add(
+            self._judge(
                 "far",
-                f"the mean divergence is above {_MOST_KLD:g}: the two are hardly the same model, "
-                "or one of them is damaged",
+                f"the mean divergence{_of_first(first)} is above {_MOST_KLD:g}: the two are hardly "
+                "the same model, or one of them is damaged",
+                first,
             )
 
     def order(self, figures: DivergenceFigures, base: Candidate, other: Candidate) -> None:
@@ -127,18 +136,33 @@ class Notes:
                 " is wrong",
             )
 
-    def _perplexity(self, value: float, name: str) -> None:
+    def _perplexity(self, value: float, name: str, first: int | None) -> None:
         if value > _MOST_PERPLEXITY:
-            self._add(
+            self._judge(
                 "text",
-                f"the perplexity is above {_MOST_PERPLEXITY:,.0f} under {name}: the text is in a "
-                "language or a form that it does not know, so the figures say little",
+                f"the perplexity{_of_first(first)} is above {_MOST_PERPLEXITY:,.0f} under {name}: "
+                "the text is in a language or a form that it does not know, so the figures say "
+                "little",
+                first,
             )
+
+    def _judge(self, kind: str, line: str, first: int | None) -> None:
+        """Report what the first tokens tell, or add what all of them do."""
+        if first is None:
+            self._add(kind, line)
+        else:
+            self._told_early.add(kind)
+            self._report(line)
 
     def _add(self, kind: str, line: str) -> None:
         if kind not in self._lines:
             self._lines[kind] = line
-            self._report(line)
+            if kind not in self._told_early:
+                self._report(line)
+
+
+def _of_first(n_tokens: int | None) -> str:
+    return "" if n_tokens is None else f" of the first {n_tokens:,} tokens"
 
 
 def _first_other_norm(base: Candidate, other: Candidate) -> str | None:

@@ -129,6 +129,17 @@ def fitting(samples: Sequence[Sample], n_vocab: int) -> list[Sample]:
     return found
 
 
+def split(samples: Sequence[Sample], n_vocab: int) -> tuple[list[Sample], list[Sample]]:
+    """The samples to measure single matrices on, and those that are held out for the whole.
+
+    They are the beginnings of the two halves; of a single sample nothing can be held out.
+    """
+    half = len(samples) // 2
+    if not half:
+        return fitting(samples, n_vocab), []
+    return fitting(samples[:half], n_vocab), fitting(samples[half:], n_vocab)
+
+
 def _require_memory(candidate: Candidate, n_ctx: int) -> None:
     free = available_memory()
     needed = candidate.needs(n_ctx) + _LOGITS_BYTES + PROGRAM_BYTES

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # The types to choose from, for rows of whole blocks of 256; others have fewer to choose from.
 LADDER = ("Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16")
 SHORT_ROWS = ("Q4_0", "IQ4_NL", "Q5_0", "Q5_1", "Q8_0", "F16")
-_PADDING = 31  # bytes behind a tensor, at most
+_ALIGNMENT = 32  # bytes: where a tensor of the file begins
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Target:
             return int(self.bpw * self._n_weights / 8)
         assert self.size is not None
         return self.size - self._others
+
+    def cost(self, n_bytes: int) -> int:
+        """What a matrix of so many bytes takes of `budget`: in a file, with its padding."""
+        return n_bytes if self.size is None else n_bytes + -n_bytes % _ALIGNMENT
 
     @property
     def recipe_fits(self) -> bool | None:
@@ -78,15 +82,14 @@ class Target:
     def _others(self) -> int:
         """The bytes of the file that are not the matrices'."""
         matrices = [tensor for tensor in self.outlook.tensors if len(tensor.shape) == 2]
-        own = sum(tensor.bytes for tensor in matrices)
-        return self.outlook.file_bytes - own + _PADDING * len(matrices)
+        return self.outlook.file_bytes - sum(self.cost(tensor.bytes) for tensor in matrices)
 
     def _extreme(self, pick: Callable[[Sequence[int]], int]) -> int:
-        """The bytes of all matrices in their smallest or largest types."""
+        """What all matrices take in their smallest or largest types."""
         from edgesppo_convert.quant.recipe import row_bytes
 
         return sum(
-            rows * pick([row_bytes(kind, row) for kind in kinds_of(row)])
+            self.cost(rows * pick([row_bytes(kind, row) for kind in kinds_of(row)]))
             for rows, row in self._shapes
         )
 

@@ -5,8 +5,8 @@
     2. its loss in another type: that divergence, times the ratio of the two types' errors, because
        small divergences grow with the square of the error; errors are weighted by the importance
     3. an exact knapsack chooses the types
-    4. measure the chosen whole, and the recipe's own choice where it is no larger, on samples that
-       were not used before; the better one is taken
+    4. measure the chosen whole, and the recipe's own choice, both with importances and without, on
+       samples that were not used before; the best one that is small enough is taken
 
 Every divergence that is measured is recorded beside the output at once, so an interrupted run goes
 on with the next matrix.
@@ -17,14 +17,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.evaluate.candidate import model_hash
 from edgesppo.evaluate.knapsack import Choice, choose
+from edgesppo.evaluate.matrix_record import MatrixRecord, MeasuredMatrix, Tried
 from edgesppo.evaluate.quantised import Matrix, error_of, matrices_of
-from edgesppo.evaluate.record import Record
-from edgesppo.evaluate.sensitivity import TrialModel, fitting
+from edgesppo.evaluate.sensitivity import TrialModel, split
 from edgesppo.evaluate.target import kinds_of
 from edgesppo.llama.mapped_file import MappedFile
 
@@ -63,13 +63,17 @@ class Allocation:
     """The types of all matrices.
 
     `predicted` is the sum of their losses, `measured` the divergence of the whole on held-out
-    samples. The recipe's own choice is measured, too, and taken where it fits and is better.
+    samples; `is_held_out` is False where there was only one sample, which served for everything.
+    `unweighted` is that of the same types without any importance; None where there is none. The
+    recipe's own choice is measured, too, and taken where it fits and is better.
     """
 
     types: tuple[ChosenType, ...]
     bytes: int
     predicted: float
     measured: float
+    is_held_out: bool
+    unweighted: float | None
     recipe_bytes: int
     recipe_measured: float
     recipe_fits: bool
@@ -108,24 +112,30 @@ class Allocator:
         self._report = on_progress or (lambda _stage, _done, _total: None)
         self._file = MappedFile(candidate.path)
         self._matrices = matrices_of(candidate.summary, self._file)
-        n_vocab = candidate.summary.keys["tokenizer.ggml.tokens"]
-        half = len(samples) // 2 or 1
-        self._used = fitting(samples[:half], n_vocab)
-        self._held_out = fitting(samples[half:] or samples, n_vocab)
-        self._record = _Record(output, self._fingerprint())
+        self._used, self._held_out = split(samples, candidate.n_vocab)
+        self._record = MatrixRecord(output, self._fingerprint())
 
-    def finish(self) -> None:
-        """Close the model file, and remove the measured divergences, which are needed no more."""
+    def close(self) -> None:
+        """Close the model file."""
         self._file.close()
-        self._record.path.unlink(missing_ok=True)
 
-    def allocate(self, budget: int, *, recipe_fits: bool | None = None) -> Allocation:
+    def remove_record(self) -> None:
+        """Remove the measured divergences, which are needed no more."""
+        self._record.remove()
+
+    def allocate(
+        self,
+        budget: int,
+        *,
+        cost: Callable[[int], int] = lambda n_bytes: n_bytes,
+        recipe_fits: bool | None = None,
+    ) -> Allocation:
         """The best types within `budget` bytes of matrices. Raises UsageError and OutOfMemory.
 
-        `recipe_fits` says whether the recipe's own choice is small enough, if that is known from
-        elsewhere.
+        `cost` is what a matrix of so many bytes takes of the budget. `recipe_fits` says whether the
+        recipe's own choice is small enough, if that is known from elsewhere.
         """
-        choices = self._choices()
+        choices = self._choices(cost)
         numbers = choose([[Choice(*pair) for pair in one] for one in choices], budget)
         if numbers is None:
             raise UsageError(f"no types fit into {budget:,} bytes")
@@ -143,47 +153,65 @@ class Allocator:
         recipe_bytes = sum(matrix.size_as(kind) for matrix, kind in recipe.items())
         if fits is None:
             fits = recipe_bytes <= budget
-        stage = "Measuring the choice on held-out samples"
-        self._report(stage, 0, 2)
-        weighted = {name for name, known in self._record.known.items() if known["weighted"]}
-        with self._trial(self._held_out) as trial:
-            measured = trial.divergence(kinds, weighted)
-            self._report(stage, 1, 2)
-            recipe_measured = trial.divergence(recipe, weighted)
-        self._report(stage, 2, 2)
-        is_recipe = fits and recipe_measured < measured
-        chosen = recipe if is_recipe else kinds
-        types = tuple(self._chosen(matrix, kind) for matrix, kind in chosen.items())
+        wholes = {False: kinds, True: recipe}
+        found = self._measure_wholes(wholes)
+        allowed = [key for key in found if fits or not key[0]]
+        is_recipe, with_importance = best = min(allowed, key=lambda key: found[key])
+        types = tuple(
+            self._chosen(matrix, kind, with_importance=with_importance)
+            for matrix, kind in wholes[is_recipe].items()
+        )
         return Allocation(
             types,
             bytes=sum(one.bytes for one in types),
             predicted=sum(one.loss for one in types),
-            measured=recipe_measured if is_recipe else measured,
+            measured=found[best],
+            is_held_out=bool(self._held_out),
+            unweighted=found[is_recipe, False] if len(found) > len(wholes) else None,
             recipe_bytes=recipe_bytes,
-            recipe_measured=recipe_measured,
+            recipe_measured=min(value for key, value in found.items() if key[0]),
             recipe_fits=fits,
             is_recipe=is_recipe,
         )
 
-    def _chosen(self, matrix: Matrix, kind: GGMLQuantizationType) -> ChosenType:
-        known = self._record.known[matrix.name]
-        weighted = known["weighted"]
-        loss = _loss(known, kind.name, self._error(matrix, kind, weighted=weighted))
-        size, sensitivity = matrix.size_as(kind), known["divergence"]
-        return ChosenType(matrix.name, kind.name, weighted, size, sensitivity, loss)
+    def _measure_wholes(
+        self, wholes: Mapping[bool, Mapping[Matrix, GGMLQuantizationType]]
+    ) -> dict[tuple[bool, bool], float]:
+        """The divergence of each, by its key and by whether importances are used.
 
-    def _choices(self) -> list[list[tuple[int, float]]]:
-        """(bytes, loss) of each matrix in each type that it can have."""
+        Without matrices for which an importance proved better there is nothing to be used.
+        """
+        known = self._record.known.values()
+        weighted = {one.name for one in known if one.is_weighted}
+        trials = [(key, use) for use in ((True, False) if weighted else (False,)) for key in wholes]
+        stage, found = "Measuring the choice on held-out samples", {}
+        with self._trial(self._held_out or self._used) as trial:
+            for n, (key, use) in enumerate(trials):
+                self._report(stage, n, len(trials))
+                found[key, use] = trial.divergence(wholes[key], weighted if use else ())
+        self._report(stage, len(trials), len(trials))
+        return found
+
+    def _chosen(
+        self, matrix: Matrix, kind: GGMLQuantizationType, *, with_importance: bool
+    ) -> ChosenType:
+        known = self._record.known[matrix.name]
+        weighted = with_importance and known.is_weighted
+        tried = known.best if weighted else known.plain
+        error = self._error(matrix, kind, weighted=weighted)
+        size, loss = matrix.size_as(kind), tried.loss(kind.name, known.probe, error)
+        return ChosenType(matrix.name, kind.name, weighted, size, tried.divergence, loss)
+
+    def _choices(self, cost: Callable[[int], int]) -> list[list[tuple[int, float]]]:
+        """(what it takes of the budget, loss) of each matrix in each type that it can have."""
         self._measure_all()
         found = []
         for matrix in self._matrices:
             known = self._record.known[matrix.name]
-            found.append(
-                [
-                    (matrix.size_as(kind), _loss(known, kind.name, None))
-                    for kind in kinds_of(matrix.row)
-                ]
-            )
+            kinds = kinds_of(matrix.row)
+            losses = [known.best.loss(kind.name, known.probe) for kind in kinds]
+            sizes = [cost(matrix.size_as(kind)) for kind in kinds]
+            found.append(list(zip(sizes, losses, strict=True)))
         return found
 
     def _measure_all(self) -> None:
@@ -196,28 +224,28 @@ class Allocator:
             return
         with self._trial(self._used) as trial:
             for number, matrix in enumerate(missing, done + 1):
-                self._record.add(matrix.name, self._measure(trial, matrix))
+                self._record.add(self._measure(trial, matrix))
                 self._report(stage, number, len(self._matrices))
 
     def _trial(self, samples: Sequence[Sample]) -> TrialModel:
         self._file.check_path()
         return TrialModel(self._candidate, samples, self._importance)
 
-    def _measure(self, trial: TrialModel, matrix: Matrix) -> dict[str, Any]:
-        """The divergence that one matrix causes, with importance if that is better, and errors."""
+    def _measure(self, trial: TrialModel, matrix: Matrix) -> MeasuredMatrix:
+        """What one matrix causes alone, without importance and, where it has some, with it."""
         probe = _probe(matrix)
-        found = trial.divergence({matrix: probe}, ())
-        weighted = False
+        plain = self._try(trial, matrix, probe, weighted=False)
+        weighted = None
         if matrix.name in self._importance:
-            other = trial.divergence({matrix: probe}, (matrix.name,))
-            weighted, found = other < found, min(other, found)
+            weighted = self._try(trial, matrix, probe, weighted=True)
+        return MeasuredMatrix(matrix.name, probe.name, plain, weighted)
+
+    def _try(
+        self, trial: TrialModel, matrix: Matrix, probe: GGMLQuantizationType, *, weighted: bool
+    ) -> Tried:
+        divergence = trial.divergence({matrix: probe}, (matrix.name,) if weighted else ())
         errors = {k.name: self._error(matrix, k, weighted=weighted) for k in kinds_of(matrix.row)}
-        return {
-            "divergence": found,
-            "weighted": weighted,
-            "probe": probe.name,
-            "errors": errors,
-        }
+        return Tried(divergence, errors)
 
     def _error(self, matrix: Matrix, kind: GGMLQuantizationType, *, weighted: bool) -> float:
         importance = self._importance[matrix.name] if weighted else None
@@ -229,31 +257,6 @@ class Allocator:
         for name, values in sorted(self._importance.items()):
             digest.update(name.encode() + values.tobytes())
         return digest.hexdigest()
-
-
-class _Record:
-    """The file beside an output that has what was measured, by matrix."""
-
-    def __init__(self, output: Path, fingerprint: str) -> None:
-        self.path = output.with_name(f".{output.name}.edgesppo-sensitivity")
-        self._record = Record(self.path, {"fingerprint": fingerprint})
-        self.known: dict[str, dict[str, Any]] = {
-            line.pop("name"): line for line in self._record.read()
-        }
-
-    def add(self, name: str, found: dict[str, Any]) -> None:
-        """Record one matrix. Raises OutputError."""
-        self.known[name] = found
-        self._record.write({"name": key, **value} for key, value in self.known.items())
-
-
-def _loss(known: dict[str, Any], kind: str, error: float | None) -> float:
-    """The divergence that is expected of a matrix in a type, from that of the probe."""
-    errors: dict[str, float] = known["errors"]
-    error = errors.get(kind, error)
-    assert error is not None
-    base = errors[known["probe"]]
-    return float(known["divergence"]) * error / base if base else 0.0
 
 
 def _probe(matrix: Matrix) -> GGMLQuantizationType:

@@ -26,6 +26,7 @@ from edgesppo.errors import (
 from edgesppo.gguf import gemma2
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem, hash_file, read_regular, write_file
+from edgesppo.system.in_use import InUse, remove_unused
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -161,19 +162,36 @@ def remove_older(copy: Path) -> None:
             remove_copy(other)
 
 
+def use(
+    found: Found, on_progress: Callable[[Progress], None] | None = None, *, type: str = "q4_k_m"
+) -> tuple[Summary, InUse]:
+    """As `prepare`, and the hold that keeps other processes from removing the copy."""
+    while True:
+        summary, _ = prepare(found, on_progress, type=type)
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            return summary, InUse(summary.path)
+
+
 def remove_copy(copy: Path) -> None:
-    """Remove a converted copy, and the record of what it was made from, as far as possible."""
-    for old in (copy, copy.with_suffix(".from")):
-        with contextlib.suppress(OSError):
-            old.unlink()
+    """Remove a converted copy that no process uses, and the records beside it."""
+    with contextlib.suppress(OSError):
+        if remove_unused(copy):
+            for record in (copy.with_suffix(".from"), _mark(copy)):
+                record.unlink(missing_ok=True)
+
+
+def _mark(copy: Path) -> Path:
+    """The file beside a copy that says that its last user is to remove it."""
+    return copy.with_name(f".{copy.name}.edgesppo-temporary")
 
 
 class TemporaryCopy:
     """A copy that is needed for one output only: whichever run completes that removes the copy.
 
-        FOLDER/.OUTPUT.edgesppo-copy    the name of the copy, from when its conversion begins
+        FOLDER/.OUTPUT.edgesppo-copy    the names of the copies that were made for it
 
-    A copy that was there before, or that another process made, has no such record, and stays.
+    A copy that was there before, or that another process made, is not in that record, and stays;
+    but where another process still uses a copy that is to go, that process removes it.
     """
 
     def __init__(self, output: Path, copy: Path) -> None:
@@ -186,18 +204,30 @@ class TemporaryCopy:
 
         def progress(done: Progress) -> None:
             if not self._is_recorded:
-                write_file(self._record, os.fsencode(self._copy.name))
+                names = {*self._recorded(), self._copy.name}
+                write_file(self._record, b"\0".join(map(os.fsencode, sorted(names))))
                 self._is_recorded = True
             on_progress(done)
 
         return progress
 
     def remove(self) -> None:
-        """Remove the copy, if it was made for this output, and the record."""
-        with contextlib.suppress(OSError, ValueError):
-            name = os.fsdecode(read_regular(self._record, _MAX_PATH))
-            remove_copy(_folder() / Path(name).name)
+        """Remove the copies that were made for this output, and the record."""
+        copies = {_folder() / name for name in self._recorded()}
+        if _mark(self._copy).exists():
+            copies.add(self._copy)
+        for copy in copies:
+            with contextlib.suppress(OSError):
+                _mark(copy).touch()
+            remove_copy(copy)
+        with contextlib.suppress(OSError):
             self._record.unlink()
+
+    def _recorded(self) -> set[str]:
+        with contextlib.suppress(OSError, ValueError):
+            names = read_regular(self._record, _MAX_PATH).split(b"\0")
+            return {Path(os.fsdecode(name)).name for name in names if name}
+        return set()
 
 
 def is_input(file: Path) -> bool:

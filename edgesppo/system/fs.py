@@ -70,9 +70,15 @@ class FileSystem:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=mode, exist_ok=True)
 
-    def lock(self, descriptor: int) -> None:
-        """Lock an open file until it is closed; raises BlockingIOError if it is locked already."""
+    def lock(self, descriptor: int, *, shared: bool = False) -> None:
+        """Lock an open file until it is closed; raises BlockingIOError if it is locked already.
+
+        Any number of processes may hold it `shared`, and then none alone. Windows has no such lock,
+        but removes no file that is open.
+        """
         if sys.platform == "win32":
+            if shared:
+                return
             import msvcrt
 
             os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
@@ -83,7 +89,8 @@ class FileSystem:
         else:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
 
     def read(self, descriptor: int, length: int, offset: int) -> bytes:
         """Read up to `length` bytes from `offset` on; none at the end of the file."""

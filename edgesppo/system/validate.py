@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _SHOWN = 80
 # Parameters whose command line option has another name.
-_FLAGS = {"n_threads": "--threads"}
+_FLAGS = {"n_threads": "--threads", "n_dialogues": "--generate"}
 # Parameters without a command line option.
 _WITHOUT_FLAG = ("n_seqs", "n_batch", "n_ubatch", "n_threads_batch", "flash_attention")
 

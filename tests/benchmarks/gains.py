@@ -22,8 +22,9 @@ import numpy as np
 
 from edgesppo.dev.train_demo import dialogues
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
-from edgesppo.evaluate.corpus import read_corpus
+from edgesppo.evaluate.corpus import corpus_of
 from edgesppo.evaluate.measure import Options, measure_divergence
+from edgesppo.evaluate.source import read_source
 from tests.benchmarks.quality import edgesppo
 
 if TYPE_CHECKING:
@@ -87,12 +88,12 @@ def divergences(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The divergence summed over each sample, [model, sample], and each sample's tokens."""
     run = RunOptions(gpu="off")
-    given = (file, None) if kind == "text" else (None, file)
+    source = read_source(file) if kind == "text" else read_source(None, file)
     base = find_candidate(reference, run)
     vocabulary = base.vocabulary()
-    counts = np.array([_counted(sample) for sample in read_corpus(vocabulary, *given).samples])
+    counts = np.array([_counted(sample) for sample in corpus_of(vocabulary, source).samples])
     vocabulary.close()
-    reports = measure_divergence(reference, models, Options(*given, None, None, run))
+    reports = measure_divergence(reference, models, Options(source, run))
     starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
     return np.array([np.add.reduceat(report.kld, starts) for report in reports]), counts
 

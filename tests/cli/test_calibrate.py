@@ -13,7 +13,9 @@ from edgesppo.evaluate.collector import Collector
 from edgesppo.gguf import gemma2
 from edgesppo.gguf.metadata import text as text_of
 from edgesppo.store import converted, locate
-from edgesppo.store.converted import copies_of
+from edgesppo.store.converted import TemporaryCopy, copies_of
+from edgesppo.system.conversion_progress import Progress
+from edgesppo.system.in_use import InUse
 from tests.conftest import DEMO
 from tests.support.command_line import one_line_error, run
 
@@ -91,6 +93,21 @@ def test_the_copy_of_an_interrupted_run_is_used_and_then_removed(
     assert copies_of(mine) == [own], "it was there before"
 
 
+def test_a_copy_that_another_process_uses_is_removed_by_that_one(tmp_path: Path) -> None:
+    copy = converted.copy_of(locate.demo(), "bf16").with_name("x-bf16-1-2.gguf")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.touch()
+    first, last = (TemporaryCopy(tmp_path / name, copy) for name in ("A.gguf", "B.gguf"))
+    first.recording(lambda _: None)(Progress("", 0, 0))
+    used = InUse(copy)
+    first.remove()
+    assert copy.exists()
+    used.release()
+    last.remove()
+    assert not list(copy.parent.glob("*x-bf16-1-2*"))
+    assert not list(tmp_path.iterdir())
+
+
 def interrupted(_: Collector) -> None:
     raise KeyboardInterrupt
 
@@ -102,13 +119,29 @@ def test_what_does_not_go_together_is_a_usage_error(
     assert run("calibrate", demo_gguf).exit_code == 2
     assert run("calibrate", demo_gguf, "--show").exit_code == 2
     assert run("convert", DEMO, "-o", out, "--dialogues", dialogues).exit_code == 2
-    both = ("--calibrate", "--imatrix", demo_gguf)
-    assert run("convert", DEMO, "-o", out, *both).exit_code == 2
+    for more in (("--imatrix", demo_gguf), ("--type", "f16"), ("--adapter", tmp_path)):
+        assert run("convert", DEMO, "-o", out, "--calibrate", *more).exit_code == 2
     (tmp_path / "one").mkdir()
     shutil.copy(demo_gguf, tmp_path / "one")
     refused = run("convert", tmp_path / "one", "-o", out, "--calibrate")
     assert "already converted: edgesppo chat" in one_line_error(refused)
     assert not out.exists()
+
+
+def test_what_is_wrong_is_said_before_a_copy_of_the_checkpoint_is_made(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("Hello")
+    (tmp_path / "taken.imatrix.gguf").write_text("mine")
+    before = copies_of(DEMO)
+    for name, more, said in (
+        ("a.gguf", ("--text", tmp_path / "short.txt"), "at most 6 tokens"),
+        ("a.gguf", ("--tensor-type", "nosuch=q8_0"), "nosuch"),
+        ("taken.gguf", (), "taken.imatrix.gguf exists already"),
+    ):
+        refused = run("convert", DEMO, "-o", tmp_path / name, "--calibrate", *more)
+        assert refused.exit_code != 0
+        assert said in refused.stderr
+    assert copies_of(DEMO) == before
+    assert (tmp_path / "taken.imatrix.gguf").read_text() == "mine"
 
 
 def test_errors_are_one_line(demo_gguf: Path, dialogues: Path, tmp_path: Path) -> None:

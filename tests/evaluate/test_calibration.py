@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+import edgesppo
 from edgesppo.errors import BadModelFile, NativeError, OutputError, UsageError
 from edgesppo.evaluate import collector
 from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
 from edgesppo.evaluate.candidate import Candidate, RunOptions, find_candidate, model_hash
 from edgesppo.evaluate.cluster_sums import SumsWorker
 from edgesppo.evaluate.importance import ImportanceSums, rank, read_sums, write_sums
+from edgesppo.evaluate.source import read_source
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.store import verify
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 TEXT = "what's 20 minus 18. 20 minus 18 is 2. Hello! How can I help you? " * 16
-OPTIONS = CalibrationOptions(text=TEXT, n_ctx=64, chunks=4)
+OPTIONS = CalibrationOptions(read_source(TEXT, n_ctx=64, chunks=4))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,7 @@ def test_the_tied_output_is_collected_on_request(demo_f32: Path, tmp_path: Path)
     calibrate(
         demo_f32,
         path,
-        CalibrationOptions(text=TEXT, n_ctx=64, chunks=2, process_output=True),
+        CalibrationOptions(read_source(TEXT, n_ctx=64, chunks=2), process_output=True),
     )
     assert read_sums(path).entries["token_embd.weight"].count == 2 * 64
 
@@ -140,7 +143,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     monkeypatch.setattr(collector, "_SAVE_S", 0.0)
     path = tmp_path / "matrix.gguf"
     options = CalibrationOptions(
-        text=TEXT, n_ctx=64, chunks=4, on_progress=_stopping(3, interrupted)
+        read_source(TEXT, n_ctx=64, chunks=4), on_progress=_stopping(3, interrupted)
     )
     with pytest.raises(interrupted) as stopped:
         calibrate(demo_f32, path, options)
@@ -163,17 +166,17 @@ def test_a_full_disk_leaves_nothing_half_written(
     with monkeypatch.context() as patch:
         patch.setattr(FileSystem, "write", full)
         with pytest.raises(OutputError, match="no space left"):
-            calibrate(demo_f32, path, CalibrationOptions(text=TEXT, n_ctx=64, chunks=2))
+            calibrate(demo_f32, path, CalibrationOptions(read_source(TEXT, n_ctx=64, chunks=2)))
     assert list(tmp_path.iterdir()) == []
-    calibrate(demo_f32, path, CalibrationOptions(text=TEXT, n_ctx=64, chunks=2))
+    calibrate(demo_f32, path, CalibrationOptions(read_source(TEXT, n_ctx=64, chunks=2)))
     assert read_sums(path).n_tokens == 128
 
 
 def test_what_was_kept_and_is_damaged_is_not_used(demo_f32: Path, tmp_path: Path) -> None:
-    options = CalibrationOptions(text=TEXT, n_ctx=32, chunks=2)
+    options = CalibrationOptions(read_source(TEXT, n_ctx=32, chunks=2))
     path = tmp_path / "matrix.gguf"
     stopped = CalibrationOptions(
-        text=TEXT, n_ctx=32, chunks=2, on_progress=_stopping(1, KeyboardInterrupt)
+        read_source(TEXT, n_ctx=32, chunks=2), on_progress=_stopping(1, KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         calibrate(demo_f32, path, stopped)
@@ -192,7 +195,9 @@ def test_what_was_kept_for_other_options_is_not_used(demo_f32: Path, tmp_path: P
     stop = _stopping(1, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         calibrate(
-            demo_f32, path, CalibrationOptions(text=TEXT, n_ctx=32, chunks=2, on_progress=stop)
+            demo_f32,
+            path,
+            CalibrationOptions(read_source(TEXT, n_ctx=32, chunks=2), on_progress=stop),
         )
     assert calibrate(demo_f32, path, OPTIONS).resumed == 0
 
@@ -210,7 +215,9 @@ def test_a_matrix_of_another_model_is_not_merged(
     matrix: Path, babbler: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"matrix\.gguf is of another model than"):
-        calibrate(babbler, tmp_path / "x.gguf", CalibrationOptions(text=TEXT, merge=[matrix]))
+        calibrate(
+            babbler, tmp_path / "x.gguf", CalibrationOptions(read_source(TEXT), merge=[matrix])
+        )
 
 
 def test_a_file_that_is_no_matrix_is_not_merged(demo_gguf: Path, tmp_path: Path) -> None:
@@ -226,6 +233,24 @@ def test_an_existing_file_is_replaced_only_on_request(demo_f32: Path, tmp_path: 
     with pytest.raises(OutputError, match="--force"):
         calibrate(demo_f32, path, OPTIONS)
     assert path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"n_dialogues": 0}, "n_dialogues (--generate) is 0"),
+        ({"n_dialogues": "4"}, "n_dialogues"),
+        ({"merge": "c.gguf"}, "merge is 'c.gguf', expected a list of files"),
+        ({"force": "no"}, "force"),
+        ({"process_output": 1}, "process_output"),
+        ({"n_ctx": 64}, "are for a text or dialogues"),
+    ],
+)
+def test_an_invalid_argument_is_named_before_a_model_is_looked_for(
+    tmp_path: Path, given: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(named)):
+        edgesppo.evaluate.calibrate("no such model", tmp_path / "x.gguf", **given)
 
 
 def test_not_a_number_in_an_input_is_named(demo_f32: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,12 @@ import edgesppo
 from edgesppo.engine import forward
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import NativeError, OutOfMemory, UsageError
-from edgesppo.evaluate import comparison, logits
+from edgesppo.evaluate import comparison, logits, sense
 from edgesppo.evaluate.candidate import Candidate, RunOptions, find_candidate
 from edgesppo.evaluate.corpus import Sample
+from edgesppo.evaluate.measure import Options, measure_divergence
+from edgesppo.evaluate.source import read_source
+from edgesppo.evaluate.statistics import perplexity_figures
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import RunConfig
@@ -178,7 +182,8 @@ def test_a_file_of_dialogues_takes_lists_and_objects(demo_gguf: Path, tmp_path: 
     [
         (b"", "is empty"),
         (b"  \n ", "is empty"),
-        (b"Hello there", "has 3 tokens, expected at least 128 for chunks of 64"),
+        (b"Hello there", "has at most 12 tokens, expected at least 128 for chunks of 64"),
+        (b"Hello there " * 12, "has 37 tokens, expected at least 128 for chunks of 64"),
         (b"caf\xe9", "is not UTF-8 text: byte b'\\xe9' at position 3"),
     ],
 )
@@ -221,6 +226,8 @@ def test_a_bad_dialogue_is_named_by_its_line(
 def test_a_dialogue_that_does_not_fit_is_left_out_and_named(demo_gguf: Path) -> None:
     found = edgesppo.evaluate.perplexity(demo_gguf, dialogues=DIALOGUES, n_ctx=40)
     assert any("1 dialogues of" in note and "number 1" in note for note in found.notes)
+    first = edgesppo.evaluate.perplexity(demo_gguf, dialogues=DIALOGUES, n_ctx=40, chunks=1)
+    assert first.figures == found.figures, "what does not fit is none of the chunks"
     with pytest.raises(UsageError, match=r"no dialogue of .* fits into the context of 16 tokens"):
         edgesppo.evaluate.perplexity(demo_gguf, dialogues=DIALOGUES, n_ctx=16)
 
@@ -270,9 +277,49 @@ def test_what_cannot_be_right_is_said(demo_f32: Path, demo_gguf: Path, tmp_path:
     assert any("above 1,000" in note for note in said)
 
 
+def test_what_the_first_tokens_tell_is_said_at_once_and_judged_again_at_the_end() -> None:
+    strange, fine = (perplexity_figures(np.full(300, nll)) for nll in (9.0, 1.0))
+    for last, kept in ((fine, 0), (strange, 1)):
+        told: list[str] = []
+        notes = sense.Notes(told.append)
+        notes.text(strange, "sppo", early=True)
+        notes.text(last, "sppo")
+        assert [line[:42] for line in told] == ["the perplexity of the first 300 tokens is "]
+        assert [line[:24] for line in notes.found] == ["the perplexity is above "] * kept
+
+
+def test_files_of_one_name_go_by_their_paths(demo_gguf: Path, tmp_path: Path) -> None:
+    twin = tmp_path / demo_gguf.name
+    twin.symlink_to(demo_gguf)
+    options = Options(read_source(TEXT, n_ctx=N_CTX, chunks=1), RunOptions(), on_note=print)
+    names = [report.model for report in measure_divergence(demo_gguf, [demo_gguf, twin], options)]
+    assert names == [str(demo_gguf), str(twin)]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"n_ctx": 1}, "n_ctx"),
+        ({"n_ctx": "512"}, "n_ctx"),
+        ({"n_ctx": 1 << 20}, "n_ctx"),
+        ({"chunks": 0}, "chunks"),
+        ({"on_progress": 3}, "on_progress"),
+        ({"txt": "x"}, "did you mean text?"),
+    ],
+)
+def test_an_invalid_argument_is_named(demo_gguf: Path, given: dict[str, Any], named: str) -> None:
+    for function, more in (
+        (edgesppo.evaluate.perplexity, ()),
+        (edgesppo.evaluate.divergence, (demo_gguf,)),
+        (edgesppo.evaluate.calibrate, ("none.gguf",)),
+    ):
+        with pytest.raises(UsageError, match=re.escape(named)):
+            function(demo_gguf, *more, text=TEXT * 3, **given)  # type: ignore[operator]
+
+
 def test_a_reference_of_another_vocabulary_is_refused(demo_gguf: Path, babbler: Path) -> None:
     with pytest.raises(UsageError, match="has another vocabulary than the reference"):
-        edgesppo.evaluate.divergence(babbler, demo_gguf, text=TEXT)
+        edgesppo.evaluate.divergence(babbler, demo_gguf, text=TEXT, n_ctx=N_CTX)
 
 
 def test_a_single_token_of_another_type_is_another_vocabulary(
@@ -285,7 +332,7 @@ def test_a_single_token_of_another_type_is_another_vocabulary(
     (tmp_path / "other.gguf").write_bytes(data)
     said = f"it has 4 as the type of token {types.length - 1}, the reference 1"
     with pytest.raises(UsageError, match=said):
-        edgesppo.evaluate.divergence(demo_gguf, tmp_path / "other.gguf", text=TEXT)
+        edgesppo.evaluate.divergence(demo_gguf, tmp_path / "other.gguf", text=TEXT, n_ctx=N_CTX)
 
 
 def test_files_may_be_given_by_name_and_other_things_are_refused(

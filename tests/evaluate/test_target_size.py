@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,11 @@ from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.evaluate import logits, target_size
 from edgesppo.evaluate import quantised as quantised_module
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
-from edgesppo.evaluate.corpus import Sample
+from edgesppo.evaluate.corpus import Sample, corpus_of
+from edgesppo.evaluate.importance import ImportanceSums, rank, read_sums, write_sums
 from edgesppo.evaluate.quantised import Matrix, error_of, matrices_of, quantised, restored
 from edgesppo.evaluate.sensitivity import TrialModel
+from edgesppo.evaluate.source import read_source
 from edgesppo.evaluate.target import Target, kinds_of
 from edgesppo.gguf import gemma2
 from edgesppo.llama.mapped_file import MappedFile
@@ -27,6 +30,7 @@ from tests.support.command_line import one_line_error, run
 from tests.support.llama_quantizer import tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from edgesppo_convert import Outlook
@@ -141,6 +145,59 @@ def test_the_file_keeps_within_its_size_and_says_why(
     left = sorted(file.name for file in tmp_path.iterdir())
     assert {"plain.gguf", "target.gguf", "target.imatrix.gguf"} <= {*left}
     assert not any(name.startswith(".") for name in left)
+    weights = {one.weight: one.tokens for one in rank(read_sums(tmp_path / "target.imatrix.gguf"))}
+    assert len(weights) == 8
+    assert len({*weights.values()}) == 1
+    (tokens,) = {*weights.values()}
+    assert tokens == sum(map(len, _ids(checkpoint, dialogues)[:3])), "the others are held out"
+
+
+def _ids(checkpoint: Path, dialogues: Path) -> list[Sequence[int]]:
+    path = convert(checkpoint, checkpoint.with_name("vocabulary.gguf")).output
+    with closing(find_candidate(path, RunOptions()).vocabulary()) as model:
+        samples = corpus_of(model, read_source(dialogues=dialogues)).samples
+    return [sample.ids for sample in samples]
+
+
+def test_the_file_of_the_part_that_is_used_replaces_no_other(
+    checkpoint: Path, dialogues: Path, tmp_path: Path
+) -> None:
+    matrix, used = tmp_path / "w.imatrix.gguf", tmp_path / "x.used.imatrix.gguf"
+    sums = ImportanceSums()
+    sums.add("blk.0.attn_q.weight", np.ones(256), 5000)
+    write_sums(matrix, sums)
+    used.write_bytes(matrix.read_bytes())
+    words = ("convert", checkpoint, "-o", tmp_path / "x.gguf", "--dialogues", dialogues)
+    words = (*words, "--target-bpw", "4.6", "--imatrix")
+    for more, said in (
+        ((matrix,), "x.used.imatrix.gguf exists already"),
+        ((used, "--force"), "give the matrix another name"),
+    ):
+        assert said in one_line_error(run(*words, *more))
+    assert used.read_bytes() == matrix.read_bytes()
+
+
+def test_of_one_sample_nothing_is_held_out_and_an_importance_that_harms_is_dropped(
+    unquantised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = find_candidate(unquantised, RunOptions(gpu="off"))
+    matrices = all_matrices(candidate.path)
+    recipe = {m.name: kinds_of(m.row)[0] for m in matrices}
+    ones = {m.name: np.ones(m.row, np.float32) for m in matrices}
+
+    def divergence(_: TrialModel, kinds: dict[Matrix, object], weighted: Sequence[str]) -> float:
+        better = bool(weighted) == (len(kinds) == 1)  # alone with it, all together without it
+        return 0.1 if better else 0.2
+
+    monkeypatch.setattr(TrialModel, "divergence", divergence)
+    allocator = target_size.Allocator(
+        candidate, [Sample(IDS, 0)], ones, recipe, tmp_path / "x.gguf"
+    )
+    found = allocator.allocate(10**9)
+    assert (found.measured, found.unweighted, found.weighted) == (0.1, 0.1, frozenset())
+    lines = "\n".join(convert_quality.allocation_lines(found, {}))
+    assert "without any importance: measured 0.100000, it was taken" in lines
+    assert "the only sample, by which" in lines
 
 
 def test_an_interrupted_measurement_goes_on_with_the_next_matrix(

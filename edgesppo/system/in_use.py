@@ -1,0 +1,71 @@
+"""A file that several processes use: it is removed only when none of them does.
+
+On Windows no lock is needed: a file that is open cannot be removed there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edgesppo.system.fs import FileSystem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class InUse:
+    """A file that `remove_unused` leaves alone, until this is released or the process ends.
+
+    Raises FileNotFoundError where it is not there, or was removed meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+        with suppress(OSError):  # another process is removing it, or the disk knows no locks
+            FileSystem().lock(descriptor, shared=True)
+        try:
+            is_there = os.path.samestat(os.fstat(descriptor), path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            self.release()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    def release(self) -> None:
+        """Let go of the file; harmless when repeated."""
+        self._finalizer()
+
+
+def remove_unused(path: Path) -> bool:
+    """Remove a file that no process uses; whether it is gone. Raises OSError."""
+    files = FileSystem()
+    try:
+        descriptor = files.open(path)
+    except FileNotFoundError:
+        return True
+    try:
+        if _is_used(descriptor, files):
+            return False
+        if os.name != "nt":  # while nobody can begin to use it
+            files.unlink(path)
+    finally:
+        files.close(descriptor)
+    if os.name == "nt":
+        files.unlink(path)
+    return True
+
+
+def _is_used(descriptor: int, files: FileSystem) -> bool:
+    try:
+        files.lock(descriptor)
+    except BlockingIOError:
+        return True
+    except OSError:  # a disk that knows no locks
+        return False
+    return False
