@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.lockfile.entries import REPOSITORY, UNKNOWN_LICENSE, is_link
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgesppo.lockfile.entries import PinnedModel
 
@@ -43,7 +43,7 @@ class Sources:
     repository: str | None = None
     entry: PinnedModel | None = None
     is_mixed: bool = False
-    measurements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measurements: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
     @property
     def title(self) -> str:

@@ -142,7 +142,7 @@ def _how_to_run(sources: Sources) -> Iterator[str]:
 
 
 def _measurements(sources: Sources) -> Iterator[str]:
-    for n, (title, figures) in enumerate(sources.measurements.items()):
+    for n, (title, figures) in enumerate(sources.measurements):
         if n:
             yield ""
         yield f"From `{_code(title)}`:"
@@ -157,10 +157,17 @@ def _measurements(sources: Sources) -> Iterator[str]:
 
 
 def _rows(figures: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every single value in a JSON object, under the names on the way to it."""
+    """Every single value in a JSON object, under the names on the way to it.
+
+    Of lists, those of objects, such as one for each model; lists of texts are notes and advice.
+    """
     if isinstance(figures, dict):
         for key, value in figures.items():
             yield from _rows(value, f"{name} {key}".strip())
+    elif isinstance(figures, list):
+        for number, value in enumerate(figures, 1):
+            if isinstance(value, dict):
+                yield from _rows(value, f"{name} {value.get('model', number)}".strip())
     elif isinstance(figures, float):
         yield name, f"{figures:.6g}"
     elif isinstance(figures, str | int) and not isinstance(figures, bool):

@@ -64,7 +64,7 @@ def card_command(
     """
     if output is not None:
         _check_output(output, force=force)
-    figures = {Path(name).name: _figures(name) for name in measured}
+    figures = [(Path(name).name, _figures(name)) for name in measured]
     sources = _sources(model, base_model, figures)
     if sources.repository is None:
         say(_unknown_source(sources))
@@ -79,7 +79,9 @@ def card_command(
         click.echo(text, nl=False)
 
 
-def _sources(model: str, base_model: str | None, figures: dict[str, Any]) -> Sources:
+def _sources(
+    model: str, base_model: str | None, figures: list[tuple[str, dict[str, Any]]]
+) -> Sources:
     """Read and hash the file, and find the lock's entry of what it was made from."""
     from edgesppo.gguf.metadata import describe
 

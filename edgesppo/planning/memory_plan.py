@@ -70,6 +70,7 @@ class MemoryPlan:
     def explain(self) -> str:
         """One line: the sum, its parts, the available memory, and what to change if needed."""
         parts = {"weights": self.weights, "KV cache": self.kv, "compute": self.compute}
+        parts["logits"] = self.logits
         if self.prefill:
             parts["a second context for long prompts"] = self.prefill
         if self.draft:

@@ -49,7 +49,7 @@ class Report:
     resident: int | None = None
     prefill: dict[int, float] = field(default_factory=dict)  # prompt's tokens -> rate
     decode: dict[int, float] = field(default_factory=dict)  # tokens before the answer -> rate
-    rows: dict[int, float] = field(default_factory=dict)  # rows of a batch -> rate
+    rows: dict[int, float] = field(default_factory=dict)  # tokens of a first step -> rate
     threads: dict[int, tuple[float, float]] = field(default_factory=dict)  # -> prefill, decode
 
     @property
@@ -93,7 +93,8 @@ class Report:
         if n_best > 1:
             gain = self.rows[n_best] / self.rows[1]
             found.append(
-                f"{n_best} answers at once give {gain:.1f} times as many tokens per second as one"
+                f"a step of {n_best} tokens, as {n_best} answers at once with short contexts take "
+                f"it, gives {gain:.1f} times as many tokens per second as a step of one"
             )
         return found
 
@@ -175,7 +176,8 @@ def _measure_lengths(
 
 def _measure_threads(found: Report, probe: Probe | TwoContextsProbe) -> None:
     """Time a prompt and an answer with every number of threads worth trying."""
-    counts = {*hardware.thread_choices(), max(1, hardware.cores() // 2)}
+    used = (found.tuning.n_threads, found.tuning.n_threads_batch)
+    counts = {*hardware.thread_choices(), max(1, hardware.cores() // 2), *used}
     for n in sorted(counts):
         probe.set_threads(n)
         found.threads[n] = probe.turn(min(_SHORT, max(found.prefill)))

@@ -250,7 +250,14 @@ def test_measurements_of_the_file_are_added(fresh_home: Path, tmp_path: Path, sp
     assert fresh_home.is_dir()
     bench = tmp_path / "bench.json"
     bench.write_text(json.dumps({"model": "m", "decode": {"512": 4.7512345}, "small": False}))
-    text = run("card", sppo, "--measured", bench).stdout
+    other = tmp_path / "other" / "bench.json"
+    other.parent.mkdir()
+    other.write_text(
+        json.dumps({"models": [{"model": "a", "kld": 0.5}, {"model": "b", "kld": 1.5}]})
+    )
+    text = run("card", sppo, "--measured", bench, "--measured", other).stdout
+    assert text.count("From `bench.json`:") == 2
+    assert "| models b kld | 1.5 |" in text
     assert "## Measurements of this file\n\nFrom `bench.json`:" in text
     assert "| decode 512 | 4.75123 |" in text
     assert "small" not in text.split("## Measurements of this file")[1].split("\n## ")[0]

@@ -179,6 +179,10 @@ def test_a_plan_that_does_not_fit_says_what_to_change(gigabytes: float, advice: 
     made = _plan(int(gigabytes * 1e9))
     assert made.fits == (advice is None)
     assert (advice or "are available to this process") in made.explain()
+    total, *parts = (
+        float(n.replace(",", "")) for n in re.findall(r"([\d,]+) MB", made.explain())[:6]
+    )
+    assert sum(parts) == pytest.approx(total, abs=len(parts)), "what is listed adds up"
 
 
 @pytest.mark.parametrize("n_ctx", [512, 4096, 8192])

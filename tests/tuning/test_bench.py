@@ -26,7 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_figure_is_there_as_json(demo_gguf: Path) -> None:
-    result = CliRunner().invoke(main, ["bench", str(demo_gguf), "--json", "--threads", "1"])
+    result = CliRunner().invoke(main, ["bench", str(demo_gguf), "--json", "--threads", "3"])
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert list(found["prefill"]) == ["32", "64", "128", "256"]
@@ -38,6 +38,7 @@ def test_every_figure_is_there_as_json(demo_gguf: Path) -> None:
     assert found["load_s"] > 0
     assert found["bytes"] < demo_gguf.stat().st_size
     assert found["small"]
+    assert "3" in found["threads"], "those that are used are among those that are tried"
     assert "say nothing about larger models" in found["advice"][0]
 
 
