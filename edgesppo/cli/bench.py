@@ -78,7 +78,7 @@ def _lines(found: Report) -> Iterator[str]:
     yield f"  bandwidth   {found.bandwidth / 1e9:,.1f} GB/s; decode reaches {found.bound:.0%} of it"
     yield from _bars("prefill, tokens per second by prompt length", found.prefill)
     yield from _bars("decode, tokens per second by tokens in the context", found.decode)
-    yield from _bars("tokens per second by the tokens of a step, without a context", found.rows)
+    yield from _bars("decode, tokens per second by answers at once, contexts empty", found.rows)
     prefill = {n: rates[0] for n, rates in found.threads.items()}
     decode = {n: rates[1] for n, rates in found.threads.items()}
     yield from _bars("prefill, tokens per second by threads", prefill)

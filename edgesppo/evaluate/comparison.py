@@ -55,7 +55,24 @@ class Comparison:
         self._progress = Progress(on_progress, corpus.n_tokens * (1 + len(others)))
 
     def run(self) -> None:
-        """Compute every sample under every model."""
+        """Compute every sample under every model; Ctrl-C ends it with the figures so far."""
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(stopped(self._so_far())) from None
+
+    def _so_far(self) -> Iterator[str]:
+        """The divergence of each candidate over what is computed."""
+        chosen = answers_of(self._corpus)
+        for other, parts in zip(self._others, self._parts, strict=True):
+            n_done = sum(part.kld.size for part in parts)
+            if chosen[:n_done].any():
+                every = logits.concatenate(parts)
+                found = divergence_figures(logits.select(every, chosen[:n_done]))
+                mean = f"mean KLD {found.kld:.6f} +- {found.kld_error:.6f}"
+                yield f"{other.name}: {mean}, {found.tokens:,} tokens"
+
+    def _run(self) -> None:
         n_ctx = self._corpus.n_ctx
         needs = [model.needs(n_ctx) for model in (self._base, *self._others)]
         free = available_memory()
@@ -134,6 +151,11 @@ class Comparison:
             self._notes[n].found,
             found.kld,
         )
+
+
+def stopped(figures: Iterable[str]) -> str:
+    """What to say of a measurement that was interrupted."""
+    return "stopped; " + ("; ".join(figures) or "nothing was measured yet")
 
 
 def answers_of(corpus: Corpus) -> NDArray[np.bool_]:

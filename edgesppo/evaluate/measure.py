@@ -14,13 +14,13 @@ import numpy as np
 from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits, sense
 from edgesppo.evaluate.candidate import find_candidate
-from edgesppo.evaluate.comparison import EARLY, Comparison, Progress, answers_of
+from edgesppo.evaluate.comparison import EARLY, Comparison, Progress, answers_of, stopped
 from edgesppo.evaluate.corpus import corpus_of
 from edgesppo.evaluate.reports import PerplexityReport
 from edgesppo.evaluate.statistics import perplexity_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -52,26 +52,21 @@ class Options:
 
 
 def measure_perplexity(model: str | Path | Found, options: Options) -> PerplexityReport:
-    """The perplexity of one model. Raises UsageError, OutOfMemory and what loading raises."""
+    """The perplexity of one model; Ctrl-C ends it with the figures so far.
+
+    Raises UsageError, OutOfMemory and what loading raises.
+    """
     candidate = find_candidate(model, options.run)
     corpus = options.corpus(candidate)
     notes = sense.Notes(options.on_note)
     notes.corpus(corpus)
-    progress = Progress(options.on_progress, corpus.n_tokens)
-    parts: list[NDArray[np.float64]] = []
-    looked = False
-    with candidate.opened(corpus.n_ctx) as opened:
-        for sample in corpus.samples:
-            for position, rows in opened.blocks(sample):
-                targets = sample.ids[position + 1 : position + 1 + len(rows)]
-                parts.append(logits.nlls(rows, targets, candidate.name, opened.n_threads))
-            progress.advance(len(sample.ids))
-            if not looked and sum(map(len, parts)) >= EARLY:
-                looked = True
-                figures = perplexity_figures(np.concatenate(parts))
-                notes.text(figures, candidate.name, early=True)
-    nll = np.concatenate(parts)
     chosen, everything = answers_of(corpus), None
+    parts: list[NDArray[np.float64]] = []
+    try:
+        _score(candidate, corpus, notes, options.on_progress, parts)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(stopped(_so_far(parts, chosen))) from None
+    nll = np.concatenate(parts)
     if corpus.has_answers:
         everything = perplexity_figures(nll)
     figures = perplexity_figures(nll[chosen])
@@ -86,6 +81,36 @@ def measure_perplexity(model: str | Path | Found, options: Options) -> Perplexit
         candidate.tokens_per_second,
         notes.found,
     )
+
+
+def _score(
+    candidate: Candidate,
+    corpus: Corpus,
+    notes: sense.Notes,
+    on_progress: OnProgress | None,
+    parts: list[NDArray[np.float64]],
+) -> None:
+    """Add the negative log-probabilities of every token to `parts`."""
+    progress, looked = Progress(on_progress, corpus.n_tokens), False
+    with candidate.opened(corpus.n_ctx) as opened:
+        for sample in corpus.samples:
+            for position, rows in opened.blocks(sample):
+                targets = sample.ids[position + 1 : position + 1 + len(rows)]
+                parts.append(logits.nlls(rows, targets, candidate.name, opened.n_threads))
+            progress.advance(len(sample.ids))
+            if not looked and sum(map(len, parts)) >= EARLY:
+                looked = True
+                figures = perplexity_figures(np.concatenate(parts))
+                notes.text(figures, candidate.name, early=True)
+
+
+def _so_far(parts: list[NDArray[np.float64]], chosen: NDArray[np.bool_]) -> Iterator[str]:
+    """The perplexity over what was computed."""
+    n_done = sum(map(len, parts))
+    if chosen[:n_done].any():
+        found = perplexity_figures(np.concatenate(parts)[chosen[:n_done]])
+        error = found.perplexity_error
+        yield f"perplexity {found.perplexity:.4f} +- {error:.4f}, {found.tokens:,} tokens"
 
 
 def measure_divergence(

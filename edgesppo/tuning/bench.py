@@ -49,7 +49,9 @@ class Report:
     resident: int | None = None
     prefill: dict[int, float] = field(default_factory=dict)  # prompt's tokens -> rate
     decode: dict[int, float] = field(default_factory=dict)  # tokens before the answer -> rate
-    rows: dict[int, float] = field(default_factory=dict)  # tokens of a first step -> rate
+    rows: dict[int, float] = field(
+        default_factory=dict
+    )  # rows of a step in an empty context -> rate
     threads: dict[int, tuple[float, float]] = field(default_factory=dict)  # -> prefill, decode
 
     @property
@@ -93,8 +95,8 @@ class Report:
         if n_best > 1:
             gain = self.rows[n_best] / self.rows[1]
             found.append(
-                f"a step of {n_best} tokens, as {n_best} answers at once with short contexts take "
-                f"it, gives {gain:.1f} times as many tokens per second as a step of one"
+                f"{n_best} answers at once give up to {gain:.1f} times as many tokens per second "
+                "as one, while their contexts are short"
             )
         return found
 

@@ -288,6 +288,20 @@ def test_what_the_first_tokens_tell_is_said_at_once_and_judged_again_at_the_end(
         assert [line[:24] for line in notes.found] == ["the perplexity is above "] * kept
 
 
+def test_ctrl_c_ends_with_the_figures_so_far(demo_gguf: Path) -> None:
+    def stop(done: int, _total: int) -> None:
+        if done == 2 * N_CTX * (1 + len(more)):
+            raise KeyboardInterrupt
+
+    alone = edgesppo.evaluate.perplexity(demo_gguf, text=TEXT, n_ctx=N_CTX, chunks=2).figures
+    for function, more, said in (
+        (edgesppo.evaluate.perplexity, (), f"perplexity {alone.perplexity:.4f} "),
+        (edgesppo.evaluate.divergence, (demo_gguf,), "mean KLD 0.000000 +- 0.000000, 62 tokens"),
+    ):
+        with pytest.raises(KeyboardInterrupt, match=re.escape(said)):
+            function(demo_gguf, *more, text=TEXT, n_ctx=N_CTX, on_progress=stop)  # type: ignore[operator]
+
+
 def test_files_of_one_name_go_by_their_paths(demo_gguf: Path, tmp_path: Path) -> None:
     twin = tmp_path / demo_gguf.name
     twin.symlink_to(demo_gguf)
