@@ -87,8 +87,9 @@ def alpaca_command(
     The sampling is the published one: temperature 0.7, top-p 0.9, at most 2048 tokens; the seed is
     0. Stopped or killed at any moment, the same command goes on where it was. Then it says what can
     be said without a judge: lengths beside the published ones, and how many answers are empty, cut
-    off, repeat themselves or have control tokens in them. A win rate comes from a judge alone: the
-    command for that is printed at the end.
+    off, repeat themselves or have control tokens in them. An instruction that cannot be answered
+    gets an empty output, and the exit code is 1. A win rate comes from a judge alone: the command
+    for that is printed at the end.
     """
     from edgesppo.batches import alpaca
     from edgesppo.batches.batch import Batch

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
@@ -155,13 +156,13 @@ class Preparation:
         stem = name[: -len(".gguf")] if name.lower().endswith(".gguf") else name
         return self._output.with_name(stem + ending)
 
-    @property
+    @cached_property
     def _request(self) -> str:
         """A hash of what the matrix is asked for with; the checkpoint's is that of its copies."""
         contents = converted.copy_of(self._checkpoint, "bf16").stem.rpartition("-")[2]
         return request_hash(contents, self._wishes.source, has_target=self._wishes.has_target)
 
-    @property
+    @cached_property
     def _used_request(self) -> str:
         """A hash that tells the part that an earlier run wrote from files of others."""
         imatrix = self._wishes.imatrix
