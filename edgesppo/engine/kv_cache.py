@@ -84,9 +84,10 @@ class KVCache:
         slot.busy = True
         return slot
 
-    def count_cached(self, tokens: Sequence[int]) -> int:
-        """The number of a prompt's tokens that need no prefill."""
-        return max(self._reusable(slot, tokens) for slot in self._slots)
+    def count_cached(self, tokens: Sequence[int], salt: str | None = None) -> int:
+        """The number of a prompt's tokens that need no prefill, of one salt or of any."""
+        slots = [slot for slot in self._slots if salt in (None, slot.salt)]
+        return max((self._reusable(slot, tokens) for slot in slots), default=0)
 
     def n_held(self) -> int:
         """The number of tokens in all slots; those that a slot has of its lender count once."""
@@ -222,7 +223,11 @@ def _goes_on(slot: Slot, tokens: Sequence[int]) -> bool:
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the longest common prefix."""
-    n = min(len(a), len(b))
-    if list(a[:n]) == list(b[:n]):  # the usual case, a chat that goes on: faster
-        return n
-    return next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    same, most = 0, min(len(a), len(b))
+    while same < most:  # halves are compared as a whole, which is much faster than one by one
+        middle = (same + most + 1) // 2
+        if list(a[same:middle]) == list(b[same:middle]):
+            same = middle
+        else:
+            most = middle - 1
+    return same

@@ -87,9 +87,14 @@ class Request:
         return n > self.n_prompt and slot is not None and len(slot.ids) == n - 1
 
     @property
+    def n_done(self) -> int:
+        """The number of tokens that are in the KV cache."""
+        return 0 if self.slot is None else len(self.slot.ids)
+
+    @property
     def n_left(self) -> int:
         """The number of tokens that are not in the KV cache yet."""
-        return len(self.tokens) - (0 if self.slot is None else len(self.slot.ids))
+        return len(self.tokens) - self.n_done
 
     @property
     def is_unwanted(self) -> bool:

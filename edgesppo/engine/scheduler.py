@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from edgesppo.engine.shared_prompts import SharedPrompts
 from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Scheduler:
     no room for it, a request of another salt that has had its turn goes back into the queue. Its
     next turn is twice as long, since its prompt is prefilled again.
 
+    Of prompts that begin alike, the first computes what they share, and the others begin after it.
+
     A `slice` says how many prompt tokens go into a step, beside running answers above all.
     """
 
@@ -57,6 +60,7 @@ class Scheduler:
         self._waiting: collections.deque[Request] = collections.deque()
         self._running: list[Request] = []
         self._crowded = False  # whether a running request was preempted for lack of cells
+        self._shared = SharedPrompts(cache)
 
     def requests(self) -> list[Request]:
         """All requests that are not finished."""
@@ -95,13 +99,23 @@ class Scheduler:
 
     def admit(self) -> None:
         """Start waiting requests while the cache has room, made by those who had their turn."""
-        while self._waiting:
+        if self._shared.ends:  # a call less for every token
+            self._shared.ends.clear()
+        held_back: list[Request] = []
+        while len(self._waiting) > len(held_back):
             n_running = collections.Counter(request.salt for request in self._running)
             firsts: dict[str, Request] = {}
             for request in self._waiting:
-                firsts.setdefault(request.salt, request)
+                if request.salt in firsts or request in held_back:
+                    continue
+                if self._shared.holds_back(request, self._running):
+                    held_back.append(request)
+                else:
+                    firsts[request.salt] = request
             order = sorted(firsts.values(), key=lambda request: n_running[request.salt])
-            if not any(map(self._start, order)) and not self._make_way(order[0], n_running):
+            if any(map(self._start, order)):
+                continue
+            if not order or not self._make_way(order[0], n_running):
                 return
 
     def _start(self, request: Request) -> bool:
@@ -164,9 +178,9 @@ class Scheduler:
         n_answering = len(self._running) - len(prefilling)
         room = self._slice.n_tokens(len(prefilling), n_answering)
         found = []
-        for request, share in _shares(prefilling, room):
+        for request, share in self._shares(prefilling, room):
             if n := _n_long(request, share, n_long, beside=n_answering > 0):
-                found.append((request, len(request.tokens) - request.n_left + n))
+                found.append((request, request.n_done + n))
         return found
 
     def fill(self, batch: Batch, apart: Mapping[Request, int], n_long: NLong) -> list[Part]:
@@ -187,10 +201,30 @@ class Scheduler:
         if prefilling:
             most = self._slice.n_tokens(len(prefilling), len(answering))
             room = min(most - sum(apart.values()), batch.capacity - len(batch))
-            for request, share in _shares(prefilling, room, served=apart):
+            for request, share in self._shares(prefilling, room, served=apart):
                 if not _n_long(request, share, n_long, beside=bool(answering)):
                     parts.append(_add_prompt(batch, request, share))
         return parts
+
+    def _shares(
+        self, prefilling: list[Request], room: int, served: Container[Request] = ()
+    ) -> Iterator[tuple[Request, int]]:
+        """How many prompt tokens of each request go into a batch that has `room` for so many.
+
+        The prompt with the fewest left comes first: it need not wait for a long one. So that the
+        oldest prompt is never left behind for good, a part of the room is its own, unless it is
+        among those that were `served` in this step already.
+        """
+        oldest = prefilling[0] if prefilling else None
+        reserved = 0 if oldest in served else room // _OLDEST_SHARE
+        for request in sorted(prefilling, key=lambda request: request.n_left):
+            left = self._shared.end(request) - request.n_done
+            share = min(left, room if request is oldest else room - reserved)
+            if request is oldest:
+                reserved = 0
+            if share > 0:
+                room -= share
+                yield request, share
 
     def make_room(self) -> bool:
         """Free cells of the cache for the running requests; False if none can be freed."""
@@ -234,26 +268,6 @@ class Scheduler:
         if request.slot is not None:
             self._cache.release(request.slot)
         request.chain.close()
-
-
-def _shares(
-    prefilling: list[Request], room: int, served: Container[Request] = ()
-) -> Iterator[tuple[Request, int]]:
-    """How many prompt tokens of each request go into a batch that has `room` for so many.
-
-    The prompt with the fewest left comes first: it need not wait for a long one. So that the oldest
-    prompt is never left behind for good, a part of the room is its own, unless it is among those
-    that were `served` in this step already.
-    """
-    oldest = prefilling[0] if prefilling else None
-    reserved = 0 if oldest in served else room // _OLDEST_SHARE
-    for request in sorted(prefilling, key=lambda request: request.n_left):
-        share = min(request.n_left, room if request is oldest else room - reserved)
-        if request is oldest:
-            reserved = 0
-        if share > 0:
-            room -= share
-            yield request, share
 
 
 def _n_long(request: Request, share: int, n_long: NLong, *, beside: bool) -> int:

@@ -39,23 +39,20 @@ class FairQueue:
         return self._lines
 
     def pop(self, running: Mapping[str, int], most: int | None = None) -> Job | None:
-        """Take out the next job that may start; None if there is none.
+        """Take out the next job; None if there is none that may start.
 
         It is of the owner with the fewest `running` ones, less than `most` of them, and among
         equals of the one who has waited longest for a turn.
         """
-        for owner in sorted(self._lines, key=lambda owner: running.get(owner, 0)):
-            if most is not None and running.get(owner, 0) >= most:
-                return None
-            line = self._lines[owner]
-            job = next((job for job in line if _may_start(job)), None)
-            if job is not None:
-                line.remove(job)
-                self._lines.move_to_end(owner)
-                if not line:
-                    del self._lines[owner]
-                return job
-        return None
+        owner = min(self._lines, key=lambda owner: running.get(owner, 0), default=None)
+        if owner is None or (most is not None and running.get(owner, 0) >= most):
+            return None
+        line = self._lines[owner]
+        job = line.popleft()
+        self._lines.move_to_end(owner)
+        if not line:
+            del self._lines[owner]
+        return job
 
     def remove_cancelled(self) -> list[Job]:
         """Take out the jobs that nobody waits for any more."""
@@ -71,9 +68,3 @@ class FairQueue:
         jobs = [*self]
         self._lines.clear()
         return jobs
-
-
-def _may_start(job: Job) -> bool:
-    """Whether the answer that it shares its prompt with, if any, has been prefilled."""
-    leader = job.leader
-    return leader is None or leader.over or leader.last_token_at is not None

@@ -27,15 +27,13 @@ class Job:
 
     It has a `generation` before it is submitted; from then on the worker alone touches that and
     `chunks`. `arrived_at` is when its request came. `deliver` and the iteration run on the event
-    loop. A `leader` is another answer to the same prompt, whose prefill this one waits for and
-    shares. `owner` is the name of the API key; the KV cache is shared only within it.
+    loop. `owner` is the name of the API key; the KV cache is shared only within it.
     """
 
     prompt: list[int]
     params: SamplingParams
     grammar: str | None = None
     owner: str = ""
-    leader: Job | None = None
     arrived_at: float = field(default_factory=time.perf_counter)
     last_token_at: float | None = None
     usage: Usage | None = None  # once it is over

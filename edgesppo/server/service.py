@@ -175,15 +175,11 @@ class Service:
                 plan.length_field,
                 "invalid_value",
             )
-        jobs: list[Job] = []
-        for prompt in plan.prompts:
-            leader: Job | None = None
-            for i in range(plan.n):
-                params = plan.params.with_seed_after(i)
-                job = Job(prompt, params, plan.grammar, owner, leader, arrived_at)
-                leader = leader or job
-                jobs.append(job)
-        return jobs
+        return [
+            Job(prompt, plan.params.with_seed_after(i), plan.grammar, owner, arrived_at)
+            for prompt in plan.prompts
+            for i in range(plan.n)
+        ]
 
 
 def _prepare(backend: Backend, jobs: list[Job]) -> None:

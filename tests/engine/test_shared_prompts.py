@@ -1,0 +1,124 @@
+"""Prompts that begin alike and come together: what they share is computed once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo import SamplingParams
+from edgesppo.engine.engine import Engine
+from edgesppo.llama.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgesppo.engine.request import Request
+
+FEW = SamplingParams(temperature=0, max_tokens=4)
+MANY = SamplingParams(temperature=0, max_tokens=7000)
+
+
+@pytest.fixture(scope="module")
+def model(babbler: Path) -> Iterator[Model]:
+    loaded = Model(babbler)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture
+def engine(model: Model) -> Iterator[Engine]:
+    made = Engine(model, n_seqs=4, draft_costs=None)
+    yield made
+    made.close()
+
+
+def prompts(model: Model, n_shared: int, n_own: int, n: int) -> list[list[int]]:
+    """`n` prompts whose first `n_shared` tokens are the same, with `n_own` of their own."""
+    shared = [model.bos, *(300 + i % 97 for i in range(n_shared - 1))]
+    return [[*shared, *([500 + i] * n_own)] for i in range(n)]
+
+
+def add(engine: Engine, ids: list[int], params: SamplingParams = FEW, salt: str = "") -> Request:
+    return engine.add(engine.prepare(ids, params, salt=salt))
+
+
+def finish(engine: Engine, *requests: Request) -> None:
+    while any(request.finish_reason is None for request in requests):
+        engine.step()
+
+
+def test_what_prompts_share_is_computed_once_and_they_answer_together(
+    model: Model, engine: Engine
+) -> None:
+    all_ids = prompts(model, 60, 9, 4)
+    requests = [add(engine, ids) for ids in all_ids]
+    while not any(request.n_generated for request in requests):
+        engine.step()
+    assert [request.n_cached for request in requests] == [0, 60, 60, 60]
+    assert [request.n_generated for request in requests] == [1] * 4
+    finish(engine, *requests)
+    for ids, request in zip(all_ids, requests, strict=True):
+        alone = Engine(model, draft_costs=None)
+        expected = add(alone, ids)
+        finish(alone, expected)
+        assert request.tokens == expected.tokens
+        alone.close()
+
+
+def test_each_waits_as_far_as_it_shares_with_another(model: Model, engine: Engine) -> None:
+    first, other = prompts(model, 40, 80, 2)
+    near = [*first[:100], *other[-20:]]
+    requests = [add(engine, ids) for ids in (first, other, near)]
+    finish(engine, *requests)
+    assert [request.n_cached for request in requests] == [0, 40, 100]
+
+
+def test_the_same_short_prompt_is_computed_once(model: Model, engine: Engine) -> None:
+    (ids,) = prompts(model, 8, 0, 1)
+    requests = [add(engine, ids) for _ in range(4)]
+    finish(engine, *requests)
+    assert [request.n_cached for request in requests] == [0, 7, 7, 7]
+
+
+def test_what_begins_otherwise_or_under_another_salt_does_not_wait(
+    model: Model, engine: Engine
+) -> None:
+    first, second = prompts(model, 600, 9, 2)
+    add(engine, first)
+    waiting = add(engine, second)
+    others = [add(engine, [model.bos, *range(400, 420)]), add(engine, second, salt="bob")]
+    engine.step()
+    assert waiting.slot is None
+    assert None not in [request.slot for request in others]
+
+
+@pytest.mark.parametrize("gone", ["cancelled", "failed"])
+def test_who_waited_for_one_that_is_gone_goes_on(model: Model, engine: Engine, gone: str) -> None:
+    first, second = prompts(model, 1200, 9, 2)
+    leader, waiting = add(engine, first), add(engine, second)
+    engine.step()
+    assert waiting.slot is None
+    if gone == "cancelled":
+        engine.cancel(leader)
+    else:
+        engine._schedule.finish(leader, "failed")
+    finish(engine, waiting)
+    assert waiting.n_generated == 4
+
+
+def test_nobody_makes_way_for_one_that_only_waits_for_another(model: Model) -> None:
+    engine = Engine(model, n_seqs=2, draft_costs=None)
+    first, second = prompts(model, 700, 9, 2)
+    ada = add(engine, [model.bos, *range(400, 410)], MANY, salt="ada")
+    engine.step()
+    bob = [add(engine, ids, salt="bob") for ids in (first, second)]
+    ada.turn_s = 0.0
+    engine.step()
+    assert bob[0].slot is not None
+    assert bob[1].slot is None
+    assert ada.slot is not None
+    finish(engine, *bob)
+    assert bob[1].n_cached == 700
+    engine.close()
