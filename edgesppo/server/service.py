@@ -119,9 +119,10 @@ class Service:
         backend = self.backend
         self.budgets.spend_request(key)
         try:
-            plan = await self._planners.run_for(owner, make_plan, backend)
-            jobs = self._jobs_of(plan, owner, arrived_at)
-            reserved = await self._submit(plan, jobs, key)
+            with self._jobs.planned():
+                plan = await self._planners.run_for(owner, make_plan, backend)
+                jobs = self._jobs_of(plan, owner, arrived_at)
+                reserved = await self._submit(plan, jobs, key)
         except (EdgesppoError, MemoryError) as error:
             raise from_exception(error, param) from None
         settle = functools.partial(self._settle, key, reserved)

@@ -17,6 +17,7 @@ import pytest
 import edgesppo
 from edgesppo.engine import request
 from edgesppo.engine.runner import Runner
+from edgesppo.server import jobs
 from edgesppo.server.backend import Backend
 from edgesppo.server.settings import Deadlines
 from tests.support.command_line import CAPITAL
@@ -266,3 +267,19 @@ def test_samplers_that_take_long_to_build_hold_up_no_answer(
         assert first.result().status_code == 200
         assert {other.result().status_code for other in others} <= {200, 429}
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+
+
+def test_the_first_answer_begins_with_those_that_are_being_planned(
+    server: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_GATHER_S", 60)
+    found = server.server.service._jobs
+    server.wait_idle()
+    with ThreadPoolExecutor(2) as pool:
+        with found.planned():
+            first = pool.submit(server.chat, "Hi", max_tokens=2)
+            server.wait_until(lambda: found.n_waiting == 1)
+            second = pool.submit(server.chat, "Hello", max_tokens=2)
+            server.wait_until(lambda: found.n_waiting == 2)
+            assert found.n_running == 0
+        assert [one.result().status_code for one in (first, second)] == [200, 200]
