@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import collections
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from edgesppo.engine.part import add_answer, add_prompt
 from edgesppo.engine.shared_prompts import SharedPrompts
-from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from edgesppo.engine.kv_cache import KVCache
+    from edgesppo.engine.part import Part
     from edgesppo.engine.prefill_slice import PrefillSlice
     from edgesppo.engine.request import Request
     from edgesppo.llama.batch import Batch
@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 _OLDEST_SHARE = 4
 # Cells for each running answer to grow by, where there was no room for all of them.
 _GROWTH = 64
-
-
-@dataclass(frozen=True)
-class Part:
-    """A request's part of a batch: its tokens up to `end`, then its `draft`, if any.
-
-    `entry` is the batch's entry of the last of them.
-    """
-
-    request: Request
-    end: int
-    entry: int
 
 
 # A request, and the number of its tokens that are computed afterwards.
@@ -175,11 +163,10 @@ class Scheduler:
         `n_long` says which are; the last token of a prompt is never among them.
         """
         prefilling = [request for request in self._running if not request.is_answering]
-        n_answering = len(self._running) - len(prefilling)
-        room = self._slice.n_tokens(len(prefilling), n_answering)
+        beside = len(prefilling) < len(self._running)
         found = []
-        for request, share in self._shares(prefilling, room):
-            if n := _n_long(request, share, n_long, beside=n_answering > 0):
+        for request, share in self._shares(prefilling, self._slice.n_tokens(beside=beside)):
+            if n := _n_long(request, share, n_long, beside=beside):
                 found.append((request, request.n_done + n))
         return found
 
@@ -197,13 +184,14 @@ class Scheduler:
         parts: list[Part] = []
         # Running answers first, so that a long prompt never makes them wait.
         for request in answering:
-            parts.append(_add_answer(batch, request, len(answering)))
+            parts.append(add_answer(batch, request, len(answering)))
         if prefilling:
-            most = self._slice.n_tokens(len(prefilling), len(answering))
+            beside = bool(answering)
+            most = self._slice.n_tokens(beside=beside)
             room = min(most - sum(apart.values()), batch.capacity - len(batch))
             for request, share in self._shares(prefilling, room, served=apart):
-                if not _n_long(request, share, n_long, beside=bool(answering)):
-                    parts.append(_add_prompt(batch, request, share))
+                if not _n_long(request, share, n_long, beside=beside):
+                    parts.append(add_prompt(batch, request, share))
         return parts
 
     def _shares(
@@ -213,13 +201,16 @@ class Scheduler:
 
         The prompt with the fewest left comes first: it need not wait for a long one. So that the
         oldest prompt is never left behind for good, a part of the room is its own, unless it is
-        among those that were `served` in this step already.
+        among those that were `served` in this step already. What is not done with this step takes
+        no more than a newcomer can wait for.
         """
         oldest = prefilling[0] if prefilling else None
         reserved = 0 if oldest in served else room // _OLDEST_SHARE
         for request in sorted(prefilling, key=lambda request: request.n_left):
             left = self._shared.end(request) - request.n_done
             share = min(left, room if request is oldest else room - reserved)
+            if share < left:
+                share = min(share, self._slice.of_long)
             if request is oldest:
                 reserved = 0
             if share > 0:
@@ -273,29 +264,3 @@ class Scheduler:
 def _n_long(request: Request, share: int, n_long: NLong, *, beside: bool) -> int:
     """How many of the next `share` tokens of a prompt are computed apart."""
     return n_long(request, min(share, request.n_left - 1), beside)
-
-
-def _add_answer(batch: Batch, request: Request, n_answering: int) -> Part:
-    """Add a request's latest token and the draft tokens after it."""
-    slot, n = request.slot, len(request.tokens)
-    assert slot is not None, "only requests with a slot run"
-    request.draft = []
-    if request.drafter is not None:
-        rows = min(MAX_DRAFT + 1, batch.capacity) - len(batch)
-        n_max = min(rows - n_answering, request.limit - n - 1)
-        if n_max > 0:
-            request.draft = request.drafter.propose(n_max, n_answering - 1)
-    tokens = [request.tokens[-1], *request.draft]
-    return Part(request, n, batch.add(slot.seq, n - 1, tokens, logits=len(tokens)))
-
-
-def _add_prompt(batch: Batch, request: Request, room: int) -> Part:
-    """Add the next `room` tokens of a request's prompt, or all that are left of it."""
-    slot = request.slot
-    assert slot is not None, "only requests with a slot run"
-    start = len(slot.ids)
-    end = min(len(request.tokens), start + room)
-    is_last = end == len(request.tokens)
-    request.draft = []
-    entry = batch.add(slot.seq, start, request.tokens[start:end], logits=is_last)
-    return Part(request, end, entry)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgesppo.engine import config
 from edgesppo.engine.kv_cache import KVCache
 from edgesppo.engine.long_prompts import LongPrompts
-from edgesppo.engine.prefill_slice import TELLING, PrefillSlice
+from edgesppo.engine.prefill_slice import LEAST_OF_LONG, TELLING, PrefillSlice
 from edgesppo.engine.request import FAILED
 from edgesppo.engine.runner import Runner
 from edgesppo.engine.scheduler import Scheduler
@@ -21,8 +21,9 @@ from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
     from edgesppo.engine.pace import Pace
+    from edgesppo.engine.part import Part
     from edgesppo.engine.request import Request
-    from edgesppo.engine.scheduler import NLong, Part
+    from edgesppo.engine.scheduler import NLong
     from edgesppo.llama.model import Model
     from edgesppo.planning.run_config import ContextParams
 
@@ -45,7 +46,9 @@ class Stepper:
         self.batch = Batch(self.context.n_batch)
         self.runner = Runner(self.context, config.threads_started(params), pace)
         self.cache = KVCache(self.context, params.n_seqs, model.weights.n_swa)
-        self.slice = PrefillSlice(self.batch.capacity)
+        whole = self.batch.capacity
+        least_of_long = whole if params.n_seqs == 1 else max(LEAST_OF_LONG, plain_from or 0)
+        self.slice = PrefillSlice(whole, least_of_long)
         self.schedule = Scheduler(self.cache, self.slice)
         self.long_prompts = LongPrompts(model, self.context, plain_from, pace)
         self.noticing: list[LongPrompts | Pace] = [

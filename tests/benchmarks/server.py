@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--prompt-words", type=int, default=160, help="of the long prompt")
     parser.add_argument("--crowd-words", type=int, default=16)
     parser.add_argument("--answer-tokens", type=int, default=24)
-    parser.add_argument("--long-words", type=int, default=500)
+    parser.add_argument("--long-words", type=int, default=1790, help="some 4,000 tokens")
     options = parser.parse_args()
     files.tuned(options.model)
     contestants = {name: Contestant(name, options).measure for name in (OURS, *options.peers)}
