@@ -265,6 +265,11 @@ class Engine:
             self._open_context()
             return self._cache.count_cached(tokens)
 
+    @property
+    def n_running(self) -> int:
+        """How many requests have a sequence."""
+        return self._schedule.n_running
+
     def kv_share(self) -> float:
         """The share of the KV cache that holds tokens, from 0 to 1; it waits for no step."""
         return min(1.0, self._cache.n_held() / self.n_ctx)

@@ -46,7 +46,6 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         entry = _Entry(scope, self._routes)
-        scope.setdefault("state", {})["arrived_at"] = entry.arrived_at
 
         async def noting(message: Message) -> None:
             entry.note(message)

@@ -7,6 +7,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
+from starlette.responses import JSONResponse
 
 from edgesppo.server.errors import ApiError, from_exception, took_too_long
 
@@ -121,13 +123,21 @@ class Answers:
         self.end_reason = "timeout"
         raise took_too_long(self._total_s)
 
-    async def results(self) -> list[Result]:
-        """All answers, once they are whole. Raises an ApiError, also if the client goes away."""
+    async def whole(self, make: Callable[[list[Result]], Any]) -> JSONResponse:
+        """The response with what `make` makes of all answers, once they are whole.
+
+        It is made on another thread, as a large one takes seconds. Raises an ApiError, also if the
+        client goes away.
+        """
         try:
             await self._unless_gone(self._read_all())
         finally:
             self.close()
-        return [job.result() for job in self.jobs]
+
+        def respond() -> JSONResponse:
+            return JSONResponse(make([job.result() for job in self.jobs]))
+
+        return await anyio.to_thread.run_sync(respond)
 
     async def _unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work. Raises an ApiError as soon as the client goes away."""

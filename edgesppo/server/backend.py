@@ -154,6 +154,11 @@ class Backend:
         self._engine.step()
         self._engine.tell()
 
+    @property
+    def n_running(self) -> int:
+        """How many answers have a sequence."""
+        return self._engine.n_running
+
     def drafts(self, generation: Generation) -> tuple[int, int]:
         """How many tokens of an answer were drafted, and how many of them were right."""
         drafter = generation.request.drafter

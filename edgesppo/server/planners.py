@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 class Planners:
-    """Threads for at most `most` requests at a time; the keys share them, if there are `several`.
+    """Threads for at most `most()` requests at a time; the keys share them, if there are `several`.
 
     Used from the event loop alone.
     """
 
-    def __init__(self, most: int, *, several: bool) -> None:
+    def __init__(self, most: Callable[[], int], *, several: bool) -> None:
         self._most = most
         self._several = several
         self._n_planned: collections.Counter[str] = collections.Counter()
@@ -38,7 +38,7 @@ class Planners:
     async def run_for(self, owner: str, function: Callable[..., T], *args: Any) -> T:
         """As `run`, for an API key. Raises a 429 if too many wait for this already."""
         n_planned = self._n_planned.total()
-        if n_planned + self._several * self._n_planned[owner] >= self._most:
+        if n_planned + self._several * self._n_planned[owner] >= self._most():
             raise overloaded(n_planned)
         self._n_planned[owner] += 1
         try:

@@ -63,7 +63,7 @@ class Service:
         if settings.snapshot_folder is not None and settings.snapshot_bytes:
             snapshots = Snapshots(settings.snapshot_folder, settings.snapshot_bytes, settings.keys)
         several = len(settings.keys) > 1
-        self._planners = Planners(settings.max_queue + PLANNERS, several=several)
+        self._planners = Planners(self._most_planned, several=several)
         self._jobs = Jobs(settings.max_queue, len(settings.keys))
         self.worker = Worker(
             load,
@@ -87,6 +87,10 @@ class Service:
     def is_idle(self) -> bool:
         """Whether no request waits for an answer."""
         return not self.open_answers and self._jobs.is_idle
+
+    def _most_planned(self) -> int:
+        """How many requests may be in planning: as many as could wait, or be answered at once."""
+        return self.settings.max_queue + max(PLANNERS, self.backend.n_seqs)
 
     def require_model(self, name: str | None) -> None:
         """Raise a 404 unless `name` is one of the model that is served, or None."""
@@ -113,7 +117,7 @@ class Service:
 
         Raises an ApiError. What it returns has to be closed.
         """
-        arrived_at = getattr(request.state, "arrived_at", time.perf_counter())
+        arrived_at = time.perf_counter()
         key: ApiKey | None = getattr(request.state, "key", None)
         owner = "" if key is None else key.name
         backend = self.backend

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edgesppo._version import __version__
+from edgesppo.errors import BadModelFile, OutOfMemory
 from edgesppo.server.backend import Backend
 from edgesppo.server.errors import unavailable
 from edgesppo.server.job import Job, News
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 LOADING, OK, DRAINING, FAILED, STOPPED = "loading", "ok", "draining", "failed", "stopped"
 # Seconds for the thread to notice that nobody waits for it any more.
 _LAST_S = 1.0
+# Memory is often short for a moment only: how often a step is tried, and seconds between.
+_TRIES, _RECOVERY_S = 4, 1.0
 logger = logging.getLogger("edgesppo.server")
 Deliveries = list[tuple[Job, list[News]]]
 
@@ -87,15 +90,16 @@ class Worker:
     @property
     def n_running(self) -> int:
         """The number of answers that are being computed."""
-        n_seqs = 0 if self._backend is None else self._backend.n_seqs
-        return min(n_seqs, self._jobs.n_running)
+        n_running = 0 if self._backend is None else self._backend.n_running
+        return min(n_running, self._jobs.n_running)
 
     def step_age_s(self) -> float | None:
         """Seconds since the last step ended, or since there was something to compute.
 
         None while there is nothing to compute.
         """
-        return round(time.monotonic() - self._last_step_at, 3) if self.n_running else None
+        idle = not self._jobs.n_running
+        return None if idle else round(time.monotonic() - self._last_step_at, 3)
 
     def require_room(self, jobs: list[Job]) -> None:
         """Raise what `submit` would, but for what changes until then."""
@@ -195,7 +199,9 @@ class Worker:
             self._end(job)
         self._admit(backend, deliveries)
         try:
-            backend.step()
+            self._step(backend)
+        except BadModelFile:  # no step will succeed any more
+            raise
         except Exception as error:  # nothing was computed for anyone
             for job in self._jobs.running():
                 self._fail(job, error, deliveries)
@@ -206,6 +212,16 @@ class Worker:
         self._jobs.remove_over()
         self._metrics.steps.inc()
         self._deliver(deliveries)
+
+    def _step(self, backend: Backend) -> None:
+        """Compute one step; where the machine has no memory for it, try again a few times."""
+        for _ in range(_TRIES - 1):
+            try:
+                backend.step()
+                return
+            except (MemoryError, OutOfMemory):
+                time.sleep(_RECOVERY_S)
+        backend.step()
 
     def _admit(self, backend: Backend, deliveries: Deliveries) -> None:
         """Begin waiting answers while there is room for them."""

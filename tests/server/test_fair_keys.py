@@ -101,6 +101,7 @@ def test_a_short_prompt_does_not_wait_behind_the_long_one_of_another_key(
         long = pool.submit(ask, server, "bob", prompt(server, 600), 3)
         crowded = server.worker.backend._engine._schedule
         server.wait_until(lambda: crowded._crowded)
+        assert (server.worker.n_running, server.worker.n_waiting) == (1, 1)
         ask(server, "cleo", "Hello", 3)
         assert not first.done()
         assert not long.done()

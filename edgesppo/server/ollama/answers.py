@@ -28,7 +28,7 @@ from edgesppo.server.service import Plan, Service, finish_reason
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from edgesppo.chat.result import Timings, TokenLogprob, Usage
+    from edgesppo.chat.result import Result, Timings, TokenLogprob, Usage
     from edgesppo.server.backend import Backend
     from edgesppo.server.errors import ApiError
     from edgesppo.server.settings import Limits
@@ -73,9 +73,7 @@ async def _answer(
     answers = await service.start(request, lambda b: plan_of(body, b, limits), "messages")
     if body.streams:
         return JsonLines(answers, reply.lines(answers), _error_line)
-    (result,) = await answers.results()
-    last = reply.last(finish_reason(result.finish_reason), result.usage, result.timings)
-    return JSONResponse({**reply.piece(result.text, result.logprobs, done=True), **last})
+    return await answers.whole(lambda results: reply.whole(*results))
 
 
 def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> Plan:
@@ -104,6 +102,11 @@ class OllamaReply:
         names = {tool.function.name for tool in given}
         self._parser = tools.AnswerParser(names) if names else None
         self._calls: list[tuple[str, str]] = []  # names and arguments
+
+    def whole(self, result: Result) -> dict[str, Any]:
+        """The answer as one piece."""
+        last = self.last(finish_reason(result.finish_reason), result.usage, result.timings)
+        return {**self.piece(result.text, result.logprobs, done=True), **last}
 
     async def lines(self, answers: Answers) -> AsyncIterator[bytes]:
         """The pieces as lines."""

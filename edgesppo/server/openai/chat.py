@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 
 from edgesppo._version import __version__
 from edgesppo.chat.structured import AnswerFormat, json_answer_format, require_own_end
@@ -58,7 +57,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Any:
     reply = ChatReply(service.backend.name, body)
     if body.stream:
         return sse.EventStream(answers, reply.events(answers))
-    return JSONResponse(reply.whole(answers, await answers.results()))
+    return await answers.whole(lambda results: reply.whole(answers, results))
 
 
 def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:

@@ -6,7 +6,6 @@ import secrets
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from edgesppo._version import __version__
@@ -76,7 +75,7 @@ async def completions(request: Request, body: CompletionRequest) -> Any:
     reply = CompletionReply(service.backend, body)
     if body.stream:
         return sse.EventStream(answers, reply.events(answers))
-    return JSONResponse(reply.whole(answers, await answers.results()))
+    return await answers.whole(lambda results: reply.whole(answers, results))
 
 
 def plan_of(body: CompletionRequest, backend: Backend) -> Plan:

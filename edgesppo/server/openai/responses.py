@@ -7,7 +7,6 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
@@ -21,7 +20,7 @@ from edgesppo.server.service import Plan, Service, finish_reason, now
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from edgesppo.chat.result import Usage
+    from edgesppo.chat.result import Result, Usage
     from edgesppo.server.answers import Answers
     from edgesppo.server.backend import Backend
     from edgesppo.server.errors import ApiError
@@ -45,10 +44,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Any:
     reply = ResponseReply(service.backend.name, body)
     if body.stream:
         return sse.EventStream(answers, reply.events(answers), reply.error_event)
-    (result,) = await answers.results()
-    reply.items.add(result.text)
-    reply.items.end()
-    return JSONResponse(reply.response(finish_reason(result.finish_reason), result.usage))
+    return await answers.whole(lambda results: reply.whole(*results))
 
 
 class ResponseReply:
@@ -62,6 +58,12 @@ class ResponseReply:
         self._n_events = 0
         used = [] if body.tool_choice == "none" else body.tools or []
         self.items = Items({tool.name for tool in used})
+
+    def whole(self, result: Result) -> Response:
+        """The response, all at once."""
+        self.items.add(result.text)
+        self.items.end()
+        return self.response(finish_reason(result.finish_reason), result.usage)
 
     def response(self, reason: str | None = None, usage: Usage | None = None) -> Response:
         """The response, with its output once there is a reason why that has ended."""
