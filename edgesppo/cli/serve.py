@@ -199,8 +199,9 @@ def _sequences(found: Found, loading: dict[str, Any]) -> int:
 def _settings(serving: dict[str, Any]) -> ServerSettings:
     """The server's settings. Raises UsageError."""
     _require_extra()
-    from edgesppo.server.guard import is_loopback
+    from edgesppo.server.guard import check_names, is_loopback
 
+    check_names(serving["allow_host"], serving["allow_origin"])
     keys = _keys(serving["api_key_file"])
     host = serving["host"]
     if not keys and serving["unix_socket"] is None and not is_loopback(host):

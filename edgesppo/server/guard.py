@@ -7,16 +7,20 @@ this machine's address (DNS rebinding). Both show in these headers.
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
+from edgesppo.errors import UsageError
 from edgesppo.server import api_keys
 from edgesppo.server.errors import ApiError
 from edgesppo.server.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from edgesppo.server.api_keys import ApiKey
@@ -29,6 +33,9 @@ LOCAL = "localhost"
 _OPEN = ("/health", "/", "/page/")
 # Of a connection: whether the last key on it was right. It goes on whoever else has its address.
 PROVEN = "proven"
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
+# As browsers send it: of a page, of an extension or an app, or of no page that has a name.
+_ORIGIN = re.compile(r"null|(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[^\s/?#@*A-Z]+")
 
 
 class Guard:
@@ -89,11 +96,7 @@ class Guard:
 
     def _is_address(self, name: str) -> bool:
         """Whether it is an address, which cannot be rebound; of this machine, if we serve it."""
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return address.is_loopback or not is_loopback(self._settings.host)
+        return _is_ip(name) and (is_loopback(name) or not is_loopback(self._settings.host))
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
@@ -145,6 +148,31 @@ class Guard:
             raise
 
 
+def check_names(hosts: Iterable[str], origins: Iterable[str]) -> None:
+    """Raise UsageError for what is no host or origin as requests name it: it would never match."""
+    for host in hosts:
+        if not _HOST.fullmatch(host) and not _is_ip(host):
+            raise UsageError(
+                f"--allow-host is {host!r}, expected a name alone, such as pi.local: without "
+                "http://, port, path or *"
+            )
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise UsageError(
+                f"--allow-origin is {origin!r}, expected an origin as browsers send it, such as "
+                "https://example.org or http://nas.local:3000: in small letters, without a path, a "
+                "slash at the end, the usual port or *"
+            )
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def host_name(host: str) -> str | None:
     """The name or address in a Host header, without brackets and port; None if it has none."""
     if host.startswith("["):
@@ -160,9 +188,4 @@ def _is_port(text: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a host that we listen on."""
-    if host == LOCAL:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == LOCAL or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)

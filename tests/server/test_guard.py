@@ -55,6 +55,34 @@ def test_this_machines_names_are_accepted(server: Live, host: str) -> None:
     assert server.client.get("/health", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["pi.local:18471", "http://nas.local", "*", "pi.local/", ""])
+def test_a_host_that_no_request_could_name_is_refused_at_the_start(host: str) -> None:
+    with pytest.raises(UsageError, match=r"--allow-host is .*, expected a name alone"):
+        guard.check_names([host], [])
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "app.example.org",
+        "https://app.example.org/",
+        "https://A.example",
+        "http://a.example:80",
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin: str) -> None:
+    with pytest.raises(UsageError, match=r"--allow-origin is .*, expected an origin as browsers"):
+        guard.check_names([], [origin])
+
+
+def test_hosts_and_origins_as_requests_name_them_are_accepted() -> None:
+    hosts = ["pi.local", "NAS", "my_pi", "192.168.0.7", "fd00::7"]
+    guard.check_names(
+        hosts, ["null", "https://a.example", "http://[::1]:3000", "app://obsidian.md"]
+    )
+
+
 def test_pages_of_other_sites_are_refused_unless_named(server: Live) -> None:
     def ask(origin: str) -> tuple[int, str | None]:
         response = server.client.get("/health", headers={"Origin": origin})
