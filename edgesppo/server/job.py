@@ -42,6 +42,7 @@ class Job:
     generation: Generation | None = None
     chunks: Iterator[Chunk] | None = None
     n_delivered: int = 0
+    ids: list[int] = field(default_factory=list)  # of what was read of the stream
     _news: list[News] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -80,6 +81,7 @@ class Job:
             for item in news:
                 if isinstance(item, Exception):
                     raise item
+                self.ids += item.ids
                 yield item
                 if item.finish_reason is not None:
                     return

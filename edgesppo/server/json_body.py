@@ -87,7 +87,7 @@ async def _read(request: Request, settings: ServerSettings) -> bytes:
             f"{ascii(kind[:80]) if kind else 'none'}",
             code="not_json",
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if request.headers.get("content-encoding", "").lower() not in ("", "identity"):
         raise ApiError(415, "a compressed body is not accepted; send it as it is", code="encoding")
     try:
         with anyio.fail_after(settings.deadlines.body_s):

@@ -93,7 +93,7 @@ class DeadlineProtocol(H11Protocol):
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
-            self._expect_whole()
+            self._begin_request()
         if self._is_between_requests():
             self._expect_headers()
         else:
@@ -106,7 +106,7 @@ class DeadlineProtocol(H11Protocol):
         before = self.cycle
         super().on_response_complete()
         if self.cycle is not before:  # the next request had come already
-            self._expect_whole()
+            self._begin_request()
         elif not _count_unsent(self.transport):
             self._whole = _stop(self._whole)
         if self._is_between_requests() and not self.transport.is_closing():
@@ -166,6 +166,17 @@ class DeadlineProtocol(H11Protocol):
             self.transport.close()
             # With TLS, Python 3.10 waits for the other side to part, without a limit.
             self._late = self.loop.call_later(self.settings.deadlines.write_s, self.transport.abort)
+
+    def _begin_request(self) -> None:
+        """Begin to wait for its end. After one with two lengths the connection is closed.
+
+        A proxy in front may have taken the other one, and see the next request elsewhere (RFC 9112,
+        6.1).
+        """
+        self._expect_whole()
+        names = {name for name, _ in self.scope["headers"]}
+        if self.cycle is not None and names >= {b"content-length", b"transfer-encoding"}:
+            self.cycle.keep_alive = False
 
     def _expect_whole(self) -> None:
         """Begin to wait for the end of a request, until its reader has all of the answer."""

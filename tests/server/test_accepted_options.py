@@ -60,7 +60,7 @@ RESPONSES_ONLY: dict[str, Any] = {
     "truncation": "disabled",
     "include": [],
     "background": False,
-    "reasoning": {},
+    "reasoning": {"effort": "none", "summary": None},
     "text": {"format": {"type": "text"}, "verbosity": "medium"},
 }
 OLLAMA_OPTIONS: dict[str, Any] = {
@@ -79,6 +79,9 @@ OLLAMA_OPTIONS: dict[str, Any] = {
     "penalize_newline": True,
     "vocab_only": False,
     "tfs_z": 1.0,
+    "f16_kv": True,
+    "logits_all": False,
+    "embedding_only": False,
 }
 
 
@@ -137,6 +140,26 @@ def test_a_message_of_the_model_is_taken_back_as_clients_write_it(server: Live) 
         return found
 
     assert ids(echoed, **more) == ids(call)
+    refusal = [{"type": "refusal", "refusal": "I may not."}]
+    assert ids(call, content=refusal) == ids(call, content="I may not.")
+
+
+def test_an_item_of_a_response_is_taken_back_with_keys_that_say_nothing(server: Live) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c", "output": "1"}
+    question = {"role": "user", "content": CAPITAL}
+    plain = text(server, RESPONSES, input=[question, call, result])
+    echoed = {**call, "async_": None, "namespace": None, "status": None}
+    assert text(server, RESPONSES, input=[question, echoed, result]) == plain
+    told = {"input": [question, {**call, "async_": True}, result]}
+    assert "async_" in server.client.post(RESPONSES, json=told).text
+
+
+@pytest.mark.parametrize("seed", [2**40, -5, 2**64 - 1])
+def test_a_seed_of_64_bits_is_folded(server: Live, seed: int) -> None:
+    warm = {"temperature": 2, "max_tokens": 20}
+    answers = {text(server, CHAT, **warm, seed=one) for one in (seed, seed % (2**32 - 1))}
+    assert len(answers) == 1
 
 
 def test_ollamas_options_of_computing_are_accepted(server: Live) -> None:

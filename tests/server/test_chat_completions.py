@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.command_line import CAPITAL
-from tests.support.live_server import CHAT, Live, events, live
+from tests.support.live_server import CHAT, GREEDY, Live, events, live
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,21 @@ def test_an_answer_has_the_form_of_the_api(server: Live) -> None:
     usage = body["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert body["timings"]["ttft_s"] > 0
+
+
+def test_timings_and_tokens_are_told_alike_in_a_stream_and_as_a_whole(server: Live) -> None:
+    asked = {"input": CAPITAL, "temperature": 0}
+    whole = server.client.post("/v1/responses", json=asked).json()
+    *_, last = events(server.client.post("/v1/responses", json={**asked, "stream": True}))
+    assert whole["timings"].keys() == last["response"]["timings"].keys()
+    assert whole["timings"]["ttft_s"] > 0
+    asked = {"prompt": "I like", "return_tokens": True, **GREEDY, "stop": ["eat"]}
+    whole = server.client.post("/v1/completions", json=asked).json()
+    pieces = events(server.client.post("/v1/completions", json={**asked, "stream": True}))[:-1]
+    told = [token for piece in pieces for token in piece["choices"][0].get("tokens", ())]
+    assert len(told) == 1, "up to the stop"
+    assert told == whole["choices"][0]["tokens"]
+    assert whole["choices"][0]["finish_reason"] == "stop"
 
 
 def test_a_stream_is_the_same_answer_in_pieces(server: Live) -> None:

@@ -121,6 +121,25 @@ def test_calls_of_tools_and_their_results_go_through(client: Any, asked: dict[st
     assert found.content or found.tool_calls[0].function.name == "find"
 
 
+def test_a_call_that_was_left_without_a_result_ends_no_conversation(
+    client: Any, asked: dict[str, Any]
+) -> None:
+    """A stopped agent leaves such; a result too many is told by the name that the client gave."""
+    call = {"function": {"name": "find", "arguments": {}}}
+    called = {"role": "assistant", "content": "", "tool_calls": [call]}
+    for last in ([], ASKED):
+        assert client.chat(messages=[*ASKED, called, *last], **asked).done
+    result = {"role": "tool", "content": "x", "tool_name": "find"}
+    with pytest.raises(ollama.ResponseError, match=r"messages\.3\.tool_name is 'find'"):
+        client.chat(messages=[*ASKED, called, result, result], **asked)
+
+
+def test_the_time_of_a_single_token_is_told(client: Any, asked: dict[str, Any]) -> None:
+    found = client.generate(**{**asked, "prompt": "Hi", "options": {"num_predict": 1}})
+    assert found.eval_count == 1
+    assert found.eval_duration > 0
+
+
 def test_the_model_is_told_of(client: Any, asked: dict[str, Any]) -> None:
     card = client.show(asked["model"])
     assert card.modelinfo["gemma2.context_length"] == 512

@@ -148,6 +148,15 @@ def test_who_has_the_whole_answer_may_ask_again(clock: Clock) -> None:
     assert not transport.is_closing()
 
 
+def test_after_a_request_with_two_lengths_the_connection_is_closed(clock: Clock) -> None:
+    """What stands between may have taken the other one."""
+    protocol, _ = connect(clock)
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+    protocol.data_received(head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert protocol.cycle is not None
+    assert not protocol.cycle.keep_alive
+
+
 def test_a_reader_that_caught_up_is_watched_no_more(clock: Clock) -> None:
     protocol, transport = connect(clock)
     transport.unsent = 90_000

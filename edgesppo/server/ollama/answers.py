@@ -174,12 +174,18 @@ class OllamaReply:
             "prompt_eval_count": usage.prompt_tokens,
             "prompt_eval_duration": _duration(computed, timings.prefill_tps),
             "eval_count": usage.completion_tokens,
-            "eval_duration": _duration(usage.completion_tokens, timings.decode_tps),
+            # Of a single token nothing was timed: it came with the last of the prompt.
+            "eval_duration": _duration(
+                usage.completion_tokens, timings.decode_tps or timings.prefill_tps
+            ),
         }
 
 
 def _duration(n_tokens: int, per_second: float) -> int:
-    return round(n_tokens / per_second * 1e9) if per_second > 0 else 0
+    """Nanoseconds; more than 0 for any token, as clients divide by them."""
+    if not n_tokens:
+        return 0
+    return max(1, round(n_tokens / per_second * 1e9)) if per_second > 0 else 1
 
 
 def _error_line(error: ApiError) -> bytes:

@@ -13,6 +13,7 @@ from edgesppo.server.openai.chat_request import (
     ChatMessage,
     ChatRequest,
     FunctionCall,
+    KnownTool,
     Name,
     ResponseFormat,
     SchemaFormat,
@@ -39,6 +40,7 @@ class Options(Sampling):
         "penalize_newline": ("the option penalize_newline is", (True,)),
         "max_tokens": ("the option max_tokens (it is num_predict here) is", ()),
         "vocab_only": ("loading the vocabulary only is", (False,)),
+        "embedding_only": ("embedding is", (False,)),
     }
 
     repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
@@ -53,6 +55,8 @@ class Options(Sampling):
     use_mlock: bool | None = None
     low_vram: bool | None = None
     numa: bool | None = None
+    f16_kv: bool | None = None
+    logits_all: bool | None = None
 
 
 def _no_images(images: Any) -> Any:
@@ -98,7 +102,7 @@ class Request(RequestModel):
         "think": ("thinking is", (False,)),
         "template": ("another template is", ("",)),
         "suffix": ("inserting before a suffix is", ("",)),
-        "context": ("going on from token ids (context) is; give the messages: it is", ([],)),
+        "context": ("going on from token ids (context; /api/chat takes the messages) is", ([],)),
         "images": ("images are", ([],)),
         # What does not fit is refused, whatever these say: apps send them without being asked.
         "truncate": ("a truncate that is no boolean is", (False, True)),
@@ -164,14 +168,16 @@ class ChatBody(Request):
     """The body of /api/chat."""
 
     messages: Annotated[list[Message], Field(default_factory=list), FIRST_ERROR]
-    tools: Annotated[list[Tool], FIRST_ERROR] | None = None
+    tools: Annotated[list[KnownTool], FIRST_ERROR] | None = None
 
     def as_chat(self, n_ctx: int) -> ChatRequest:
         """The same request to OpenAI's chat API. Raises an ApiError."""
         open_calls: list[tuple[str, str]] = []  # id and name, in the order of the calls
         made = 0
-        found = []
-        for message in self.messages:
+        found: list[ChatMessage] = []
+        for n, message in enumerate(self.messages):
+            if message.role != "tool":
+                found += _without_result(open_calls)
             calls = []
             for call in message.tool_calls or []:
                 made += 1
@@ -182,7 +188,7 @@ class ChatBody(Request):
                 calls.append(ToolCall(id=id_, function=function))
             result_of = None
             if message.role == "tool":
-                result_of = _answered(message, open_calls)
+                result_of = _answered(n, message, open_calls)
             found.append(
                 ChatMessage(
                     role=message.role,
@@ -191,7 +197,7 @@ class ChatBody(Request):
                     tool_call_id=result_of,
                 )
             )
-        return self.chat(n_ctx, found, self.tools)
+        return self.chat(n_ctx, [*found, *_without_result(open_calls)], self.tools)
 
 
 class GenerateBody(Request):
@@ -216,10 +222,22 @@ class ModelBody(RequestModel):
     stream: bool | None = None
 
 
-def _answered(message: Message, open_calls: list[tuple[str, str]]) -> str | None:
-    """The id of the call whose result a message is: the first open one that it may mean."""
-    for n, (id_, name) in enumerate(open_calls):
+def _answered(n: int, message: Message, open_calls: list[tuple[str, str]]) -> str:
+    """The id of the call whose result message `n` is: the first open one that it may mean."""
+    for place, (id_, name) in enumerate(open_calls):
         if message.tool_call_id in (None, id_) and message.tool_name in (None, name):
-            del open_calls[n]
+            del open_calls[place]
             return id_
-    return message.tool_call_id or message.tool_name
+    field = "tool_name" if message.tool_call_id is None else "tool_call_id"
+    raise bad_request(
+        f"messages.{n}.{field} is {getattr(message, field)!r}, expected that of a call before it "
+        "that has no result yet",
+        f"messages.{n}.{field}",
+    )
+
+
+def _without_result(open_calls: list[tuple[str, str]]) -> list[ChatMessage]:
+    """Messages in place of the results of calls that have none, as of a stopped agent."""
+    calls = [*open_calls]
+    open_calls.clear()
+    return [ChatMessage(role="tool", content="no result", tool_call_id=id_) for id_, _ in calls]

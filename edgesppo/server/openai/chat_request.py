@@ -31,13 +31,18 @@ _PARTS = {
 }
 
 
-def refuse_other_parts(content: Any) -> Any:
-    """Refuse by name what is no text."""
-    for part in content if isinstance(content, list) else ():
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind in _PARTS:
-            raise unsupported(_PARTS[kind], "content")
-    return content
+def text_parts(content: Any) -> Any:
+    """Refuse by name what is no text. A refusal, which another model wrote, is one."""
+    return [*map(_text_part, content)] if isinstance(content, list) else content
+
+
+def _text_part(part: Any) -> Any:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(kind, str) and kind in _PARTS:
+        raise unsupported(_PARTS[kind], "content")
+    if kind == "refusal" and "refusal" in part:
+        return {"type": "text", "text": part["refusal"]}
+    return part
 
 
 class TextPart(Strict):
@@ -48,7 +53,7 @@ class TextPart(Strict):
 
 
 Texts = Annotated[list[TextPart], FIRST_ERROR]
-Content = Annotated[str | Texts | None, BeforeValidator(refuse_other_parts)]
+Content = Annotated[str | Texts | None, BeforeValidator(text_parts)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -131,7 +136,19 @@ class NamedTool(Strict):
     function: NamedFunction
 
 
-def _known_choice(choice: Any) -> Any:
+def known_tool(tool: Any) -> Any:
+    """Refuse by name a tool that is no function."""
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if isinstance(kind, str) and kind != "function":
+        raise unsupported(f"a tool of the type {kind[:64]!r} is", "tools")
+    return tool
+
+
+KnownTool = Annotated[Tool, BeforeValidator(known_tool)]
+
+
+def known_choice(choice: Any) -> Any:
+    """Refuse by name the choice of something that is no function."""
     if isinstance(choice, dict) and choice.get("type", "function") != "function":
         raise unsupported(
             f"a tool_choice of the type {str(choice['type'])[:64]!r} is", "tool_choice"
@@ -139,7 +156,7 @@ def _known_choice(choice: Any) -> Any:
     return choice
 
 
-Choice = Annotated[Literal["none", "auto", "required"] | NamedTool, BeforeValidator(_known_choice)]
+Choice = Annotated[Literal["none", "auto", "required"] | NamedTool, BeforeValidator(known_choice)]
 
 
 class SchemaFormat(Strict):
@@ -194,6 +211,6 @@ class ChatRequest(Notes, Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], FIRST_ERROR] | None = None
+    tools: Annotated[list[KnownTool], FIRST_ERROR] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None

@@ -132,7 +132,7 @@ class CompletionReply:
             if self._body.logprobs is not None:
                 found = logprobs.completion(result.logprobs, logprobs.TextOffsets())
             reason = finish_reason(result.finish_reason)
-            choices.append(self._choice(n, echo + result.text, found, reason, result.ids))
+            choices.append(self._choice(n, echo + result.text, found, reason, answers.jobs[n].ids))
         return {
             **self._head,
             "object": "text_completion",

@@ -61,7 +61,10 @@ class RequestModel(Strict):
         if not isinstance(data, dict):
             raise bad_request("the body is not a JSON object", code="invalid_json")
         for name, (what, harmless) in cls.REFUSED.items():
-            if name in data and data[name] is not None and data[name] not in harmless:
+            value = data.get(name)
+            if isinstance(value, dict):  # clients write out what they do not set
+                value = {key: one for key, one in value.items() if one is not None}
+            if value is not None and value not in harmless:
                 raise unsupported(what, name)
         known = [*cls.model_fields, *cls.REFUSED]
         for name in data:
@@ -121,7 +124,7 @@ class Sampling(RequestModel):
     dry_sequence_breakers: Annotated[list[str], Field(max_length=8)] | None = None
     samplers: Annotated[list[str], Field(max_length=16)] | None = None
     stop_tokens: Annotated[list[Count], Field(max_length=64)] | None = None
-    seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None  # -1: any
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None  # -1: any
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     stop: (
         Annotated[str, Field(max_length=1000)]
@@ -145,6 +148,8 @@ class Sampling(RequestModel):
         found = {name: value for name, value in given.items() if value is not None}
         if found.get("seed") == _ANY_SEED:
             del found["seed"]
+        if "seed" in found:  # clients draw larger ones than there are here
+            found["seed"] %= MAX_SEED + 1
         if found.get("stop") == "":
             del found["stop"]
         if found.get("temperature", 1) < MIN_TEMPERATURE:  # "as good as 0", clients mean

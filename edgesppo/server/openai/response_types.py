@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from typing_extensions import NotRequired, TypedDict
 
+from edgesppo.server.usage import TimingsBody
+
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
@@ -95,6 +97,7 @@ class Response(TypedDict):
     tools: list[dict[str, Any]]
     truncation: Literal["disabled"]
     usage: ResponseUsage | None
+    timings: NotRequired[TimingsBody]
 
 
 class ResponseEvent(TypedDict):

@@ -16,11 +16,12 @@ from edgesppo.server.openai.response_types import OutputText, Response, Response
 from edgesppo.server.openai.responses_request import ResponsesRequest
 from edgesppo.server.openapi import answered, events
 from edgesppo.server.service import Plan, Service, finish_reason, now
+from edgesppo.server.usage import timings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from edgesppo.chat.result import Result, Usage
+    from edgesppo.chat.result import Chunk, Result, Usage
     from edgesppo.server.answers import Answers
     from edgesppo.server.backend import Backend
     from edgesppo.server.errors import ApiError
@@ -44,7 +45,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Any:
     reply = ResponseReply(service.backend.name, body)
     if body.stream:
         return sse.EventStream(answers, reply.events(answers), reply.error_event)
-    return await answers.whole(lambda results: reply.whole(*results))
+    return await answers.whole(lambda results: reply.whole(answers, results[0]))
 
 
 class ResponseReply:
@@ -59,11 +60,17 @@ class ResponseReply:
         used = [] if body.tool_choice == "none" else body.tools or []
         self.items = Items({tool.name for tool in used})
 
-    def whole(self, result: Result) -> Response:
+    def whole(self, answers: Answers, result: Result) -> Response:
         """The response, all at once."""
         self.items.add(result.text)
         self.items.end()
-        return self.response(finish_reason(result.finish_reason), result.usage)
+        return self._ended(answers, result)
+
+    def _ended(self, answers: Answers, last: Result | Chunk) -> Response:
+        """The response, once all of its output is there."""
+        response = self.response(finish_reason(last.finish_reason or ""), last.usage)
+        response["timings"] = timings_of(answers.jobs[0], last.timings)
+        return response
 
     def response(self, reason: str | None = None, usage: Usage | None = None) -> Response:
         """The response, with its output once there is a reason why that has ended."""
@@ -114,7 +121,7 @@ class ResponseReply:
                 if text:
                     yield self._delta(item, text)
             if chunk.finish_reason is not None:
-                response = self.response(finish_reason(chunk.finish_reason), chunk.usage)
+                response = self._ended(answers, chunk)
                 for event in self._end(open_, response["status"]):
                     yield event
                 yield self._event(f"response.{response['status']}", response=response)

@@ -20,7 +20,9 @@ from edgesppo.server.openai.chat_request import (
     TextPart,
     Tool,
     ToolCall,
-    refuse_other_parts,
+    known_choice,
+    known_tool,
+    text_parts,
 )
 from edgesppo.server.openai.fields import (
     FIRST_ERROR,
@@ -31,8 +33,6 @@ from edgesppo.server.openai.fields import (
     example,
 )
 
-_ITEMS = ("message", "function_call", "function_call_output")
-
 
 class Part(TextPart):
     """A piece of text; what an earlier response said beside it is not needed again."""
@@ -41,7 +41,7 @@ class Part(TextPart):
     logprobs: list[Any] | None = None
 
 
-Content = Annotated[str | Annotated[list[Part], FIRST_ERROR], BeforeValidator(refuse_other_parts)]
+Content = Annotated[str | Annotated[list[Part], FIRST_ERROR], BeforeValidator(text_parts)]
 
 
 class MessageItem(Strict):
@@ -76,15 +76,27 @@ class CallOutputItem(Strict):
     status: str | None = None
 
 
+_ITEMS: dict[str, type[Strict]] = {
+    "message": MessageItem,
+    "function_call": CallItem,
+    "function_call_output": CallOutputItem,
+}
+
+
 def _known_item(item: Any) -> Any:
-    """A message's type may be left out; other kinds are refused by name."""
+    """A message's type may be left out; other kinds are refused by name.
+
+    Clients give back the items of a response with all keys that they know, most of them null.
+    """
     if not isinstance(item, dict):
         return item
     kind = item.get("type", "message")
-    if kind not in _ITEMS:
+    if not isinstance(kind, str) or kind not in _ITEMS:
         shown = kind[:64] if isinstance(kind, str) else type(kind).__name__
         raise unsupported(f"an input item of the type {shown!r} is", "input")
-    return {**item, "type": kind}
+    known = _ITEMS[kind].model_fields
+    told = {name: value for name, value in item.items() if value is not None or name in known}
+    return {**told, "type": kind}
 
 
 Item = Annotated[
@@ -110,19 +122,13 @@ class TextConfig(Strict):
     verbosity: Literal["medium"] | None = None
 
 
-def _known_tool(tool: Any) -> Any:
-    if isinstance(tool, dict) and tool.get("type") != "function":
-        raise unsupported(f"a tool of the type {str(tool.get('type'))[:64]!r} is", "tools")
-    return tool
-
-
 class FunctionTool(Function):
     """A function that the model may call."""
 
     type: Literal["function"]
 
 
-KnownTool = Annotated[FunctionTool, BeforeValidator(_known_tool)]
+KnownTool = Annotated[FunctionTool, BeforeValidator(known_tool)]
 
 
 class FunctionChoice(Strict):
@@ -130,6 +136,11 @@ class FunctionChoice(Strict):
 
     type: Literal["function"]
     name: str
+
+
+Choice = Annotated[
+    Literal["none", "auto", "required"] | FunctionChoice, BeforeValidator(known_choice)
+]
 
 
 class ResponsesRequest(Notes, Sampling):
@@ -144,7 +155,7 @@ class ResponsesRequest(Notes, Sampling):
         "background": ("answering in the background is", (False,)),
         "prompt": ("a stored prompt is", ()),
         "include": ("including more is", ([],)),
-        "reasoning": ("reasoning is", ({},)),
+        "reasoning": ("reasoning is", ({}, {"effort": "none"})),
         "max_tool_calls": ("built-in tools are not here: max_tool_calls is", ()),
         "truncation": ("dropping turns to fit is", ("disabled",)),
         "service_tier": ("another service tier is", ("auto", "default")),
@@ -159,7 +170,7 @@ class ResponsesRequest(Notes, Sampling):
     max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     text: TextConfig | None = None
     tools: Annotated[list[KnownTool], FIRST_ERROR] | None = None
-    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
+    tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -10,19 +10,22 @@ from edgesppo.server.errors import ApiError
 
 router = APIRouter(include_in_schema=False)
 _METHODS = ["GET", "POST", "DELETE"]
+# The first that a path begins with, as a whole or followed by a slash, says why.
 _ENDPOINTS = {
-    "/v1/responses/{rest:path}": "storing responses is",
+    "/v1/responses/input_tokens": "counting an input's tokens (/tokenize has a text's) is",
+    "/v1/responses/compact": "compacting a conversation is",
+    "/v1/responses": "storing responses is",
     "/v1/conversations": "storing conversations is",
     "/v1/embeddings": "embedding is",
     "/v1/moderations": "moderation is",
-    "/v1/images/{rest:path}": "images are",
+    "/v1/images": "images are",
     "/v1/videos": "video is",
-    "/v1/audio/{rest:path}": "audio is",
+    "/v1/audio": "audio is",
     "/v1/realtime": "realtime is",
     "/v1/files": "files are",
     "/v1/uploads": "files are",
     "/v1/batches": "batches are",
-    "/v1/fine_tuning/{rest:path}": "fine-tuning is",
+    "/v1/fine_tuning": "fine-tuning is",
     "/v1/assistants": "assistants are",
     "/v1/threads": "threads are",
     "/v1/vector_stores": "vector stores are",
@@ -37,4 +40,6 @@ def _refuse(what: str) -> Any:
 
 
 for _path, _what in _ENDPOINTS.items():
-    router.add_api_route(_path, _refuse(_what), methods=_METHODS)
+    if _path != "/v1/responses":  # which is there
+        router.add_api_route(_path, _refuse(_what), methods=_METHODS)
+    router.add_api_route(f"{_path}/{{rest:path}}", _refuse(_what), methods=_METHODS)

@@ -116,7 +116,7 @@ export async function* streamChat(body, signal) {
     for await (const data of eventData(response.body)) {
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new ServerError(chunk.error.status ?? 500, chunk.error);
+      if (chunk.error) throw new ServerError(500, chunk.error);
       yield chunk;
     }
   } catch (error) {
