@@ -187,7 +187,7 @@ class Engine:
         Another thread's step is cut short if it prefills this prompt or computes for nobody else.
         Otherwise it goes on for the others, and ends the request when it is done.
         """
-        cut_short = self._give_up(request, at_once=not request.is_answering)
+        cut_short = self.withdraw(request, at_once=not request.is_answering)
         if request.finish_reason is None and self._lock.acquire(blocking=cut_short):
             try:
                 self._unfinished = True  # in case this is interrupted
@@ -195,17 +195,11 @@ class Engine:
             finally:
                 self._lock.release()
 
-    def withdraw(self, request: Request, *, at_once: bool = False) -> None:
+    def withdraw(self, request: Request, *, at_once: bool = False) -> bool:
         """As `cancel`, but without waiting: the next step of another thread ends the request.
 
-        The step that is under way is cut short if it computes for nobody else, or `at_once`.
-        """
-        self._give_up(request, at_once=at_once)
-
-    def _give_up(self, request: Request, *, at_once: bool) -> bool:
-        """Mark a request as not wanted any more; returns whether a running step is cut short.
-
-        It is if it computes for this request, and for nobody else or `at_once`.
+        Returns whether the step that is under way is cut short: if it computes for this request,
+        and for nobody else or `at_once`.
         """
         if request.finish_reason is not None:
             return False
