@@ -89,6 +89,11 @@ class KVCache:
         slots = [slot for slot in self._slots if salt in (None, slot.salt)]
         return max((self._reusable(slot, tokens) for slot in slots), default=0)
 
+    @property
+    def n_free(self) -> int:
+        """How many slots can be taken."""
+        return sum(not slot.busy for slot in self._slots)
+
     def n_held(self) -> int:
         """The number of tokens in all slots; those that a slot has of its lender count once."""
         return sum(len(slot.ids) - slot.n_shared for slot in self._slots)

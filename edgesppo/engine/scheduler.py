@@ -87,8 +87,15 @@ class Scheduler:
 
     def admit(self) -> None:
         """Start waiting requests while the cache has room, made by those who had their turn."""
-        if self._shared.ends:  # a call less for every token
+        if self._shared.ends:
             self._shared.ends.clear()
+        if not self._waiting:
+            return
+        self._admit_waiting()
+        if self._shared.ends and not self._cache.n_free:  # nobody could begin where one stops
+            self._shared.ends.clear()
+
+    def _admit_waiting(self) -> None:
         held_back: list[Request] = []
         while len(self._waiting) > len(held_back):
             n_running = collections.Counter(request.salt for request in self._running)

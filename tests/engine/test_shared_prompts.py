@@ -94,6 +94,17 @@ def test_what_begins_otherwise_or_under_another_salt_does_not_wait(
     assert None not in [request.slot for request in others]
 
 
+def test_a_prompt_does_not_stop_for_others_that_could_not_begin_there(model: Model) -> None:
+    engine = Engine(model, n_seqs=1, draft_costs=None)
+    first, second = prompts(model, 60, 20, 2)
+    leader, waiting = add(engine, first), add(engine, second)
+    engine.step()
+    assert leader.n_prefilled == 80
+    finish(engine, leader, waiting)
+    assert waiting.n_cached == 60
+    engine.close()
+
+
 @pytest.mark.parametrize("gone", ["cancelled", "failed"])
 def test_who_waited_for_one_that_is_gone_goes_on(model: Model, engine: Engine, gone: str) -> None:
     first, second = prompts(model, 1200, 9, 2)
