@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat import template
 from edgesppo.chat.generation import Generation
 from edgesppo.engine.kv_cache import common_prefix
-from edgesppo.errors import Closed, UsageError
+from edgesppo.errors import Closed, OutOfMemory, UsageError
 from edgesppo.gguf import metadata
 from edgesppo.gguf.file_types import file_type
 from edgesppo.interior import interior
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.kv_snapshot import Binding
+
+# Memory is often short for a moment only: how often a step is tried, and seconds between.
+_TRIES, _RECOVERY_S = 4, 1.0
 
 
 class Backend:
@@ -150,8 +154,18 @@ class Backend:
             self._engine.shorten(request, request.n_prompt + same)
 
     def step(self) -> None:
-        """Compute one batch for all answers that were begun."""
-        self._engine.step()
+        """Compute one batch for all answers that were begun.
+
+        Where the machine has no memory for it, it tries again for some seconds.
+        """
+        for n in range(_TRIES):
+            try:
+                self._engine.step()
+                break
+            except (MemoryError, OutOfMemory):
+                if n == _TRIES - 1:
+                    raise
+                time.sleep(_RECOVERY_S)
         self._engine.tell()
 
     @property

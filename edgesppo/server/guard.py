@@ -33,8 +33,8 @@ LOCAL = "localhost"
 _OPEN = ("/health", "/", "/page/")
 # Of a connection: whether the last key on it was right. It goes on whoever else has its address.
 PROVEN = "proven"
+# What requests may name this server, and the page that asks, by.
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
-# As browsers send it: of a page, of an extension or an app, or of no page that has a name.
 _ORIGIN = re.compile(r"null|(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[^\s/?#@*A-Z]+")
 
 

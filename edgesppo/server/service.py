@@ -89,7 +89,7 @@ class Service:
         return not self.open_answers and self._jobs.is_idle
 
     def _most_planned(self) -> int:
-        """How many requests may be in planning: as many as could wait, or be answered at once."""
+        """How many requests may be in planning: as many as may wait and be answered."""
         return self.settings.max_queue + max(PLANNERS, self.backend.n_seqs)
 
     def require_model(self, name: str | None) -> None:

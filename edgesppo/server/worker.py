@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edgesppo._version import __version__
-from edgesppo.errors import BadModelFile, OutOfMemory
+from edgesppo.errors import BadModelFile
 from edgesppo.server.backend import Backend
 from edgesppo.server.errors import unavailable
 from edgesppo.server.job import Job, News
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 LOADING, OK, DRAINING, FAILED, STOPPED = "loading", "ok", "draining", "failed", "stopped"
 # Seconds for the thread to notice that nobody waits for it any more.
 _LAST_S = 1.0
-# Memory is often short for a moment only: how often a step is tried, and seconds between.
-_TRIES, _RECOVERY_S = 4, 1.0
 logger = logging.getLogger("edgesppo.server")
 Deliveries = list[tuple[Job, list[News]]]
 
@@ -199,7 +197,7 @@ class Worker:
             self._end(job)
         self._admit(backend, deliveries)
         try:
-            self._step(backend)
+            backend.step()
         except BadModelFile:  # no step will succeed any more
             raise
         except Exception as error:  # nothing was computed for anyone
@@ -212,16 +210,6 @@ class Worker:
         self._jobs.remove_over()
         self._metrics.steps.inc()
         self._deliver(deliveries)
-
-    def _step(self, backend: Backend) -> None:
-        """Compute one step; where the machine has no memory for it, try again a few times."""
-        for _ in range(_TRIES - 1):
-            try:
-                backend.step()
-                return
-            except (MemoryError, OutOfMemory):
-                time.sleep(_RECOVERY_S)
-        backend.step()
 
     def _admit(self, backend: Backend, deliveries: Deliveries) -> None:
         """Begin waiting answers while there is room for them."""

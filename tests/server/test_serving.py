@@ -21,7 +21,7 @@ import edgesppo
 from edgesppo.engine import request
 from edgesppo.engine.runner import Runner
 from edgesppo.errors import BadModelFile, OutOfMemory
-from edgesppo.server import jobs, worker
+from edgesppo.server import backend, jobs
 from edgesppo.server.backend import Backend
 from edgesppo.server.settings import Deadlines
 from tests.support.command_line import CAPITAL
@@ -233,7 +233,7 @@ def test_a_fault_ends_an_answer_and_not_the_server(
     code: str,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("edgesppo.server"), "propagate", True)
-    monkeypatch.setattr(worker, "_RECOVERY_S", 0)
+    monkeypatch.setattr(backend, "_RECOVERY_S", 0)
 
     def fail(*_: object) -> None:
         raise fault
@@ -250,7 +250,7 @@ def test_a_fault_ends_an_answer_and_not_the_server(
 def test_a_step_is_tried_again_where_memory_was_short_for_a_moment(
     server: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_RECOVERY_S", 0)
+    monkeypatch.setattr(backend, "_RECOVERY_S", 0)
     run, faults = Runner.run, [MemoryError(), OutOfMemory("of the test")]
 
     def short(runner: Runner, *args: Any) -> None:
