@@ -1,8 +1,8 @@
 """Answer the rows of a batch, many at once, in an order that shares prefixes.
 
-Rows are started in the order of their prompts, so that neighbours share the most. A prompt waits
-while one that it shares a prefix with is still being prefilled: then its own prefill is only the
-rest. As many answers run as the engine has sequences and the context is expected to hold.
+Rows are started in the order of their prompts, so that neighbours share the most; what they share
+the engine computes once. As many answers run as it has sequences and the context is expected to
+hold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from edgesppo.batches.input import ALL
 from edgesppo.batches.request import BadRow, decode, parse
 from edgesppo.chat import template
 from edgesppo.chat.generation import Generation
-from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, NativeError, OutOfMemory
 from edgesppo.interior import interior
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.params import SamplingParams
 
-# A prompt waits for another's prefill if it saves at least so many tokens of its own.
-_WORTH_WAITING = 32
 # Until answers have ended, one is expected to have so many tokens; later, what they had on average
 # and a quarter more.
 _FIRST_GUESS = 256
@@ -159,7 +156,7 @@ class RowRunner:
         return self._recipe.prompt_ids(model, request.messages)
 
     def _may_start(self, row: _Row, params: SamplingParams) -> bool:
-        """Whether there is a sequence and room for it, and no prefill worth waiting for."""
+        """Whether there is a sequence and room for it."""
         if not self._running:
             return True
         if len(self._running) >= self._parallel:
@@ -169,13 +166,7 @@ class RowRunner:
             answer.generation.n_cells + max(0, answer.expected - answer.generation.n_generated)
             for answer in self._running
         )
-        if taken + len(row.prompt) - cached + self._expected(params) > self._engine.n_ctx:
-            return False
-        return not any(
-            answer.generation.n_to_prefill > 1
-            and common_prefix(answer.row.prompt, row.prompt) >= cached + _WORTH_WAITING
-            for answer in self._running
-        )
+        return taken + len(row.prompt) - cached + self._expected(params) <= self._engine.n_ctx
 
     def _expected(self, params: SamplingParams) -> int:
         """How many tokens an answer is expected to have."""

@@ -109,11 +109,6 @@ class Generation:
         request = self.request
         return len(request.tokens) - (request.n_cached if request.reused == SHARED else 0)
 
-    @property
-    def n_to_prefill(self) -> int:
-        """The tokens of the prompt that are not in the KV cache yet."""
-        return self.request.n_prompt - self.request.n_prefilled
-
     def cancel(self) -> None:
         """Stop generating. Any thread may call this, also in the middle of the prefill."""
         self._engine.cancel(self.request)
