@@ -168,12 +168,10 @@ function stop() {
 /** Say that the turns behind this one are out of sight: they stay with it, not with its successor. */
 function tellWhatStays(node) {
   const shown = shownPath(current);
-  const after = shown.length - 1 - shown.indexOf(node);
-  const n = node.role === "user" ? after - 1 : after; // its own answer is expected to go
-  if (n > 0)
-    notice("stays", "What followed stays with the text before: “‹” below the new one leads there.", {
-      seconds: 15,
-    });
+  const own = node.role === "user" ? 1 : 0; // its answer, which is expected to go
+  if (shown.length - 1 - shown.indexOf(node) <= own) return;
+  const text = "What followed stays with the text before: “‹” below the new one leads there.";
+  notice("stays", text, { seconds: 15 });
 }
 
 /** A new answer beside this one; one that has no text yet is asked for again in its own place. */
