@@ -26,6 +26,7 @@ def list_command(as_json: bool) -> None:
 
     A file of your own that you imported is "moved" if it is no longer where it was, "changed" if
     its size differs, and "changed?" if only its time does: it is then read once when it is used.
+    A model is "merged" if only a file is here that adapters are merged into.
     """
     entries = list(layers.read().models.values())
     rows = [_row(entry) for entry in entries]
@@ -45,7 +46,8 @@ def list_command(as_json: bool) -> None:
 def _row(entry: PinnedModel) -> dict[str, Any]:
     """An entry and its state on this machine; `bytes` is what it uses on the disk."""
     build = layout.find_build(entry)
-    n_bytes = sum(layout.size_of(file.path) or 0 for file in verify.expected_files(entry))
+    files = verify.expected_files(entry)
+    n_bytes = sum(layout.size_of(file.path) or 0 for file in files)
     path = None
     if build is not None:
         state, path = "converted", build[0]
@@ -54,6 +56,8 @@ def _row(entry: PinnedModel) -> dict[str, Any]:
         path = layout.model_file(entry)
     elif entry.location is not None:
         state = "changed" if n_bytes else "moved"
+    elif files and all(file.is_merged for file in files):
+        state, path = "merged", files[0].path
     else:
         begun = n_bytes or (entry.is_pinned and layout.model_dir(entry).is_dir())
         state = "in part" if begun else "absent"

@@ -151,7 +151,7 @@ def _tell_damaged(checked: CheckedFile) -> None:
     then = (
         "it will be removed and " + ("converted" if checked.is_build else "downloaded") + " again"
     )
-    if layout.MERGED in checked.path.name:
+    if checked.is_merged:
         then = "it will be removed; merge its adapters again with --adapter"
     say(f"{checked.path} is damaged: {then}")
 

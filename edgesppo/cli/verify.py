@@ -16,6 +16,7 @@ from edgesppo.cli.output import emit_json, has_terminal, say, tell
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.store import layout, verify
+from edgesppo.store.repair import merge_again
 from edgesppo.system.shell import shell_word
 from edgesppo.terminal.progress import Meter
 
@@ -95,6 +96,11 @@ def _offer(entry: PinnedModel, damaged: list[CheckedFile]) -> None:
         return
     if entry.location is not None:
         say(f"{entry.name} is your own file: restore it, or import it as it is now")
+        return
+    if any(c.is_merged for c in damaged):
+        say(f"To merge the adapter DIR again: {merge_again(entry)}")
+        damaged = [c for c in damaged if not c.is_merged]
+    if not damaged:
         return
     flags = ["--convert", "--repair"] if any(c.is_build for c in damaged) else ["--repair"]
     asks = has_terminal(sys.stdin)

@@ -22,6 +22,7 @@ from edgesppo.hub.client import offline
 from edgesppo.lockfile import layers, toml
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.store import gc, layout, verify
+from edgesppo.store.repair import merge_again
 from edgesppo.system import cgroup, hardware, load
 from edgesppo.system.paths import cache_dir, nearest_existing
 from edgesppo.system.sanitize import one_line
@@ -29,10 +30,11 @@ from edgesppo.system.shell import shell_word
 from edgesppo.system.units import size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgesppo.lockfile.entries import PinnedModel
     from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.store.verify import ExpectedFile
 
 # A 9B model as Q4_K_M: the bytes of its weights, and its shape.
 _9B_WEIGHTS = 5_755_000_832
@@ -193,7 +195,10 @@ def _models() -> Iterator[Finding]:
     entries, complete = list(layers.read().models.values()), 0
     for entry in entries:
         build, present = layout.find_build(entry), layout.is_present(entry)
-        complete += bool(build or present)
+        files = verify.expected_files(entry)
+        is_partial = any(not file.is_build for file in files) and not (build or present)
+        wrong = list(_wrong_sizes(entry, files))
+        complete += bool(files) and not (is_partial or wrong)
         if entry.location is not None and not present:
             text = f"{entry.name}, imported from {entry.location}, has changed or is missing"
             advice = f"import it again, or remove it: edgesppo rm {entry.name}"
@@ -201,23 +206,23 @@ def _models() -> Iterator[Finding]:
         elif entry.shipped is not None and not present:
             advice = "reinstall edgesppo, which includes it"
             yield Finding("model", FAIL, f"{entry.name} is incomplete", advice)
-        elif wrong := list(_wrong_sizes(entry)):
-            advice = f"edgesppo pull {entry.name} --repair"
-            yield from (Finding("model", FAIL, text, advice) for text in wrong)
-        elif verify.expected_files(entry) and not (build or present):
-            again = " --convert" if _was_built(entry) else ""
-            advice = f"edgesppo pull {entry.name}{again}, or: edgesppo rm {entry.name}"
+        elif wrong:
+            yield from wrong
+        elif is_partial:
+            advice = f"edgesppo pull {entry.name}, or: edgesppo rm {entry.name}"
             yield Finding("model", WARN, f"{entry.name} is only partly downloaded", advice)
     text = f"{complete} of {len(entries)} are on this machine and have the right sizes"
     yield Finding("models", OK, f"{text}; to check the hashes: edgesppo verify --all")
 
 
-def _wrong_sizes(entry: PinnedModel) -> Iterator[str]:
-    """A message for each of the model's files whose size is not the pinned one."""
-    for file in verify.expected_files(entry):
+def _wrong_sizes(entry: PinnedModel, files: Sequence[ExpectedFile]) -> Iterator[Finding]:
+    """A finding for each of the model's files whose size is not the pinned one."""
+    for file in files:
         found = layout.size_of(file.path)
         if found not in (None, file.size):
-            yield f"{file.path.name} of {entry.name} has {found:,} bytes, expected {file.size:,}"
+            text = f"{file.path.name} of {entry.name} has {found:,} bytes, expected {file.size:,}"
+            again = merge_again(entry) if file.is_merged else f"edgesppo pull {entry.name} --repair"
+            yield Finding("model", FAIL, text, again)
 
 
 def _links() -> Iterator[Finding]:
@@ -231,11 +236,6 @@ def _links() -> Iterator[Finding]:
         if not tops & {real, *real.parents}:
             text = f"{path} is a link to {real}, outside of edgesppo's folders"
             yield Finding("link", WARN, text, f"remove it: {_RM} {shell_word(str(path))}")
-
-
-def _was_built(entry: PinnedModel) -> bool:
-    """Whether the model was converted on this machine."""
-    return any(file.is_build for file in verify.expected_files(entry))
 
 
 def _rubbish() -> Iterator[Finding]:

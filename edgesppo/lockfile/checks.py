@@ -170,10 +170,10 @@ def check_claims(values: dict[str, Any], where: str) -> None:
 
 
 def check_builds(builds: Sequence[PinnedBuild], where: str) -> None:
-    """Raise BadLock for two builds of the same recipe and platform."""
-    seen: set[tuple[str, str]] = set()
+    """Raise BadLock for two builds of the same recipe, platform and hash."""
+    seen: set[tuple[str, str, str]] = set()
     for build in builds:
-        key = same_name(build.recipe), same_name(build.platform)
+        key = same_name(build.recipe), same_name(build.platform), build.sha256
         if key in seen:
             raise BadLock(f"{where}: the build {build.recipe} for {build.platform} occurs twice")
         seen.add(key)

@@ -147,11 +147,6 @@ class PinnedModel:
         """Whether it is of the repository OWNER/NAME, whose case does not count on the hub."""
         return (self.repository or "").lower() == repository.lower()
 
-    def build(self, recipe: str, platform: str) -> PinnedBuild | None:
-        """The file made with this recipe on this platform; None if there is none."""
-        matching = (b for b in self.builds if (b.recipe, b.platform) == (recipe, platform))
-        return next(matching, None)
-
 
 @dataclass(frozen=True)
 class Lock:

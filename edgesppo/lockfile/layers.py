@@ -11,6 +11,7 @@ by one process at a time.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
 from edgesppo.system.paths import data_dir, expand_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from edgesppo.lockfile.entries import PinnedModel
 
@@ -97,20 +98,35 @@ def update_entry(
     and BadLock.
     """
     path, files = path or write_target(), FileSystem()
+    with _hold(path, files):
+        before = read(may_create=True).models.get(name)
+        models = dict(toml.read(path).models) if path.exists() else {}
+        models.pop(name, None)
+        after = change(before)
+        if after is not None:
+            models[after.name] = after
+        _write(path, Lock(dict(sorted(models.items()))), files)
+    return path
+
+
+def check_writable() -> None:
+    """Raise OutputError or BadLock where `update_entry` would: before work that ends in it."""
+    path = write_target()
+    with _hold(path, FileSystem()):
+        if path.exists():
+            toml.read(path)
+
+
+@contextmanager
+def _hold(path: Path, files: FileSystem) -> Iterator[None]:
+    """Be the one process that changes this lock. Raises OutputError."""
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.hold(path, files, timeout=_TIMEOUT_S):
-            before = read(may_create=True).models.get(name)
-            models = dict(toml.read(path).models) if path.exists() else {}
-            models.pop(name, None)
-            after = change(before)
-            if after is not None:
-                models[after.name] = after
-            _write(path, Lock(dict(sorted(models.items()))), files)
+            yield
     except OSError as error:
         raise cannot_write(path, error) from error
-    return path
 
 
 def _write(path: Path, lock: Lock, files: FileSystem) -> None:

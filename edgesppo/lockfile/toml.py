@@ -29,7 +29,8 @@
     size = 842                      bytes
     sha256 = "..."                  64 hex digits; of a small file once it was downloaded
     oid = "..."                     git's blob id, of a large file's pointer: 40 hex digits
-    [[model.build]]                 a GGUF file that was made from the checkpoint
+    [[model.build]]                 a GGUF file that was made from the checkpoint; several of one
+                                    recipe and platform where processors rounded differently
     recipe = "q4_k_m"
     platform = "linux-x86_64"       rounding differs between platforms
     converter = "edgesppo 0.1.0"

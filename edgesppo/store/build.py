@@ -12,12 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgesppo._version import __version__
-from edgesppo.errors import OutputError, UsageError
+from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT, PinnedBuild
 from edgesppo.store import commit_lock, layout, pull
 from edgesppo.store.converted import CONVERTER_VERSION
-from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system import notices
+from edgesppo.system.fs import FileSystem
+from edgesppo.system.shell import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +43,7 @@ def build(
     `adapters` are merged into it, each as DIR or DIR=WEIGHT: that is a file of its own. The file
     is recorded in the lock with its hash. `on_wait` is called with the process that holds the
     commit, if one does. Raises UsageError if the entry is not a checkpoint of the hub, and
-    OutputError if the same versions recorded another hash before.
+    OutputError, before anything is fetched where the lock cannot be written.
     """
     if entry.kind != CHECKPOINT or entry.repository is None:
         raise UsageError(
@@ -53,7 +55,7 @@ def build(
         present = layout.find_build(entry, recipe)
         if present is not None:
             return present[0]
-        return _convert(entry, recipe, adapters, on_convert, on_fetch, files)
+        return _convert(entry, recipe, adapters, on_convert, on_fetch)
 
 
 def recipe_with(adapters: Sequence[str]) -> str:
@@ -77,11 +79,11 @@ def _convert(
     adapters: Sequence[str],
     on_convert: Callable[[Progress], None] | None,
     on_fetch: FetchProgress | None,
-    files: FileSystem,
 ) -> Path:
     from edgesppo.llama.library import LIBRARY_VERSION
     from edgesppo_convert import convert
 
+    layers.check_writable()
     source: str | Path = layout.model_dir(entry)
     if not layout.is_present(entry):
         pull.check_listing(entry)
@@ -105,32 +107,35 @@ def _convert(
         size=output.stat().st_size,
         sha256=result.sha256,
     )
-    _check_reproduced(entry, build, output, files)
-    layers.update_entry(entry.name, lambda before: _with_build(before or entry, build))
+    _record(entry, build, output)
     return output
 
 
-def _check_reproduced(
-    entry: PinnedModel, build: PinnedBuild, output: Path, files: FileSystem
-) -> None:
-    """Raise OutputError if the same versions on the same platform recorded another hash before."""
-    before = entry.build(build.recipe, build.platform)
-    if before is None or replace(before, size=build.size, sha256=build.sha256) != build:
-        return
-    if before.sha256 == build.sha256:
-        return
-    other = output.with_name(output.name + ".differs")
+def _record(entry: PinnedModel, build: PinnedBuild, output: Path) -> None:
+    """Add the file to the lock, and say so if the same versions recorded another hash before."""
+
+    def with_build(before: PinnedModel | None) -> PinnedModel:
+        before = before or entry
+        other = next((b for b in before.builds if _is_remake(b, build)), None)
+        if build in before.builds:
+            return before
+        if other is not None:
+            notices.notify(
+                f"{output.name} has the sha256 {build.sha256}, where {other.sha256} is recorded,"
+                " made by the same versions: another processor may round otherwise, and both are"
+                " kept in the lock; if it was this one, its memory may be faulty"
+            )
+        return replace(before, builds=(*before.builds, build))
+
     try:
-        files.replace(output, other)
-    except OSError as error:
-        raise cannot_write(other, error) from error
-    raise OutputError(
-        f"{output.name} has the sha256 {build.sha256}, but {before.sha256} is recorded for it in"
-        f" {layers.write_target()}; the new file is kept as {other.name}; if you trust it, remove"
-        " the record"
-    )
+        layers.update_entry(entry.name, with_build)
+    except EdgesppoError as error:
+        raise OutputError(
+            f"the converted file is whole, but is not in the lock: {error}; to use it as it is:"
+            f" edgesppo chat {shell_word(str(output))}"
+        ) from error
 
 
-def _with_build(entry: PinnedModel, build: PinnedBuild) -> PinnedModel:
-    kept = (b for b in entry.builds if (b.recipe, b.platform) != (build.recipe, build.platform))
-    return replace(entry, builds=(*kept, build))
+def _is_remake(other: PinnedBuild, build: PinnedBuild) -> bool:
+    """Whether both were made in the same way, by the same versions, on the same platform."""
+    return replace(other, size=build.size, sha256=build.sha256) == build

@@ -70,7 +70,7 @@ def _unrecorded_builds(
     }
     for path in sorted(top.iterdir()):
         # A complete file may be recorded in a lock that is not known here.
-        may_go = unpinned or path.suffix != ".gguf" or path.name[0] == "."
+        may_go = unpinned or path.name[0] == "."
         if path.is_file() and _is_build(path) and path not in recorded and may_go:
             yield Removable(path, disk_usage(path), _OTHER)
 
@@ -103,7 +103,7 @@ def _partial_files(top: Path) -> list[Path]:
 def _is_build(path: Path) -> bool:
     """Whether a file is a converted model, complete or not."""
     hidden = path.name.startswith(".")
-    return path.name.endswith((".gguf", ".differs")) or (hidden and ".edgesppo-" in path.name)
+    return path.suffix == ".gguf" or (hidden and ".edgesppo-" in path.name)
 
 
 def collect(items: list[Removable], *, unpinned: bool = False) -> list[Removable]:

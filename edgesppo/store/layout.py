@@ -40,7 +40,7 @@ def root() -> Path:
 
 
 def platform_name() -> str:
-    """The platform a build is recorded for, such as "linux-x86_64": its machines agree on bytes."""
+    """The platform that a build is recorded for, such as "linux-x86_64"."""
     return f"{sys.platform}-{platform.machine().lower() or 'unknown'}"
 
 

@@ -67,10 +67,10 @@ def removable(entry: PinnedModel) -> list[Removable]:
             ]
     if not any(other.kind == CHECKPOINT for other in others):
         found += [Removable(copy, disk_usage(copy), COPY) for copy in copies_of(folder)]
-    for build in entry.builds:
-        path = layout.build_path(entry, build.recipe, build.platform)
+    builds = {layout.build_path(entry, b.recipe, b.platform): b.recipe for b in entry.builds}
+    for path, recipe in builds.items():
         if path.is_file():
-            found.append(Removable(path, disk_usage(path), f"converted to {build.recipe}"))
+            found.append(Removable(path, disk_usage(path), f"converted to {recipe}"))
     return found
 
 

@@ -31,8 +31,7 @@ class Repair:
     @property
     def needs_build(self) -> bool:
         """Whether the checkpoint must be converted again, which does not merge adapters again."""
-        builds = (checked.path for checked in self.damaged if checked.is_build)
-        return any(layout.MERGED not in path.name for path in builds)
+        return any(checked.is_build and not checked.is_merged for checked in self.damaged)
 
 
 def check_import(entry: PinnedModel, on_hash: HashProgress) -> None:
@@ -77,3 +76,8 @@ def _fault(checked: CheckedFile) -> str:
 
 def _damaged(entry: PinnedModel, on_hash: HashProgress) -> list[CheckedFile]:
     return [checked for checked in verify.check(entry, on_hash) if not checked.is_sound]
+
+
+def merge_again(entry: PinnedModel) -> str:
+    """The command that replaces a damaged file that an adapter is merged into."""
+    return f"edgesppo pull {entry.name} --convert --adapter DIR --repair"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgesppo.lockfile.entries import PinnedModel
+    from edgesppo.lockfile.entries import PinnedBuild, PinnedModel
 
     # Called with the number of bytes hashed so far, and the total.
     HashProgress = Callable[[int, int], None]
@@ -26,12 +26,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExpectedFile:
-    """A file that should be here: its size in bytes and its pinned hash, `expected`."""
+    """A file that should be here: its size in bytes, and the hashes that it may have.
+
+    They are several where machines that share a lock rounded a conversion differently.
+    """
 
     path: Path
     size: int
-    expected: str
+    hashes: tuple[str, ...]
     is_build: bool
+
+    @property
+    def expected(self) -> str:
+        """The hash that was recorded last."""
+        return self.hashes[-1]
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it is a converted file that adapters are merged into."""
+        return self.is_build and layout.MERGED in self.path.name
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class CheckedFile(ExpectedFile):
     @property
     def is_sound(self) -> bool:
         """Whether the file is exactly what was pinned."""
-        return self.found == self.expected
+        return self.found in self.hashes
 
 
 def expected_files(entry: PinnedModel) -> list[ExpectedFile]:
@@ -59,18 +72,26 @@ def expected_files(entry: PinnedModel) -> list[ExpectedFile]:
         return []
     folder = layout.model_dir(entry)
     files = [
-        ExpectedFile(folder / file.path, file.size, file.digest, False) for file in entry.files
+        ExpectedFile(folder / file.path, file.size, (file.digest,), False) for file in entry.files
     ]
-    builds = [
-        ExpectedFile(layout.build_path(entry, build.recipe), build.size, build.sha256, True)
-        for build in entry.builds
-        if build.platform == layout.platform_name()
-    ]
+    builds = list(_builds(entry))
     if entry.location is not None:  # all of it was here when it was imported
         return files + builds
     # If a part of a checkpoint is here, the rest of it counts as missing.
     started = any(map(_is_here, files))
     return [*(files if started else ()), *filter(_is_here, builds)]
+
+
+def _builds(entry: PinnedModel) -> Iterator[ExpectedFile]:
+    """The converted files for this platform, present or not."""
+    recorded: dict[Path, list[PinnedBuild]] = {}
+    for build in entry.builds:
+        if build.platform == layout.platform_name():
+            recorded.setdefault(layout.build_path(entry, build.recipe), []).append(build)
+    for path, builds in recorded.items():
+        found = layout.size_of(path)
+        same = [build for build in builds if build.size == found] or builds[-1:]
+        yield ExpectedFile(path, same[0].size, tuple(build.sha256 for build in same), True)
 
 
 def _is_here(file: ExpectedFile) -> bool:
@@ -89,7 +110,7 @@ def check(entry: PinnedModel, on_hash: HashProgress | None = None) -> Iterator[C
                 hash_file(file.path, hasher, on_hash, done=done, total=total)
                 found = hasher.hexdigest()
         done += file.size
-        yield CheckedFile(file.path, file.size, file.expected, file.is_build, found)
+        yield CheckedFile(file.path, file.size, file.hashes, file.is_build, found)
 
 
 def require_sound(model: str) -> None:

@@ -139,8 +139,8 @@ def test_convert_keeps_the_gguf_alone_and_records_it(hub: FakeHub, fresh_home: P
     made = Path(figures["path"])
     assert made == fresh_home / "models" / layout.build_path(pinned()).name
     assert {path.name for path in made.parent.iterdir()} == {made.name}
-    build = layers.read().models[NAME].build("q4_k_m", layout.platform_name())
-    assert build is not None
+    (build,) = layers.read().models[NAME].builds
+    assert (build.recipe, build.platform) == ("q4_k_m", layout.platform_name())
     assert build.sha256 == hashlib.sha256(made.read_bytes()).hexdigest()
     assert (build.converter[:9], build.library[:16]) == ("edgesppo ", "llama-cpp-python")
     asked = len(hub.requests)
@@ -170,20 +170,36 @@ def test_a_pulled_checkpoint_and_the_hub_make_the_same_file(hub: FakeHub) -> Non
     assert hub.url
 
 
-def test_a_build_that_differs_from_its_record_is_refused_with_both_values(
-    hub: FakeHub, fresh_home: Path
-) -> None:
+def test_two_machines_that_round_differently_share_a_lock(hub: FakeHub, fresh_home: Path) -> None:
     assert hub.url
     made = Path(json.loads(pull("--convert", "--json").stdout)["path"])
     lock = fresh_home / "models.lock"
     sha256 = hashlib.sha256(made.read_bytes()).hexdigest()
     lock.write_text(lock.read_text().replace(sha256, "0" * 64))
+    assert "0" * 64 in run("verify", NAME, code=1).output
     made.unlink()
+    said = in_one_line(pull("--convert").stderr)
+    assert f"has the sha256 {sha256}, where {'0' * 64} is recorded" in said
+    assert {build.sha256 for build in layers.read().models[NAME].builds} == {sha256, "0" * 64}
+    run("verify", NAME)
+    made.write_bytes(bytes(made.stat().st_size))
+    run("verify", NAME, code=1)
+
+
+def test_a_lock_that_cannot_be_written_is_told_before_the_download(
+    hub: FakeHub, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned()
+    busy = fresh_home / ".models.lock.busy"
+    busy.mkdir()
+    assert "cannot write" in pull("--convert", code=1).stderr.splitlines()[-1]
+    assert not hub.asked(SECOND)
+    busy.rmdir()
+    monkeypatch.setattr(layers, "check_writable", busy.mkdir)  # it fails at the end only
     last = pull("--convert", code=1).stderr.splitlines()[-1]
-    assert sha256 in last
-    assert "0" * 64 in last
-    assert not made.exists()
-    assert "differs" in run("gc", "--yes").stderr
+    path = layout.build_path(pinned())
+    assert last.endswith(f"to use it as it is: edgesppo chat {path}")
+    assert locate.find(path).path == path
 
 
 def test_a_disk_without_room_is_told_before_the_first_byte(

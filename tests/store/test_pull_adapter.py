@@ -15,7 +15,7 @@ from edgesppo.lockfile import layers
 from edgesppo.store import locate
 from edgesppo_convert import convert
 from tests.support.adapters import random_factors, write_adapter
-from tests.support.pulls import NAME, pull, run
+from tests.support.pulls import NAME, pull, run, states
 from tests.support.same_model import model_of
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ def test_the_merged_file_is_another_than_the_models_own(
     assert "-lora-" in merged.name
     with pytest.raises(ModelNotFound):
         locate.find(NAME)  # the model of this name is not here yet
+    assert states()[NAME] == "merged"
+    assert "only partly downloaded" not in run("doctor").output
+    whole = merged.read_bytes()
+    merged.write_bytes(bytes(len(whole)))
+    assert f"pull {NAME} --convert --adapter DIR --repair" in run("verify", NAME, code=1).stderr
+    assert made("--adapter", str(adapter), "--repair") == merged
+    assert merged.read_bytes() == whole
     theirs = convert(hub.folder, tmp_path / "theirs.gguf", adapters=[adapter]).output
     assert model_of(merged)[1] == model_of(theirs)[1]
     plain = made()
