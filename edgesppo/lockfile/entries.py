@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
@@ -146,6 +147,15 @@ class PinnedModel:
     def is_of(self, repository: str) -> bool:
         """Whether it is of the repository OWNER/NAME, whose case does not count on the hub."""
         return (self.repository or "").lower() == repository.lower()
+
+
+def name_is_taken(entry: PinnedModel, choose: str) -> UsageError:
+    """The error for a new entry's name that `entry` has; `choose` says how to give another."""
+    location = entry.location
+    if location is not None and entry.kind == GGUF:
+        location = str(Path(location) / entry.files[0].path)
+    whose = location or entry.repository or "what comes with edgesppo"
+    return UsageError(f"the name {entry.name} is taken by {whose}; choose another: {choose}")
 
 
 @dataclass(frozen=True)

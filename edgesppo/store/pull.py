@@ -17,7 +17,7 @@ from edgesppo.hub.download import part_path
 from edgesppo.hub.parallel_download import download_all
 from edgesppo.hub.repository import REVISION, Repository, parse_reference
 from edgesppo.lockfile import layers
-from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
+from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED, name_is_taken
 from edgesppo.lockfile.files import with_sha256
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.near import near_model
@@ -64,10 +64,7 @@ def parse_request(text: str, name: str | None = None, *, may_create: bool = Fals
         entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
     taken = lock.same_named(entry.name)
     if taken is not None:
-        raise UsageError(
-            f"the name {taken.name} is taken by {taken.repository or taken.location or taken.kind};"
-            " choose another with --name"
-        )
+        raise name_is_taken(taken, f"edgesppo lock {text} --name NAME")
     return Request(entry, reference)
 
 

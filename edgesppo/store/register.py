@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
@@ -26,17 +29,19 @@ from edgesppo.lockfile.entries import (
     check_model_name,
     is_link,
     name_fault,
+    name_is_taken,
 )
 from edgesppo.store import imported
 from edgesppo.store.converted import is_input
 from edgesppo.store.gguf_folder import gguf_in
+from edgesppo.store.layout import model_file
 from edgesppo.store.near import near_file
 from edgesppo.system.fs import hash_file
 from edgesppo.system.paths import expand_user
+from edgesppo.system.shell import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from edgesppo.gguf.gemma2 import Summary
 
@@ -72,7 +77,7 @@ def register(
     check_location(str(folder), str(path))
     chosen = name or _name(title)
     check_model_name(chosen)
-    _check_free(chosen, folder, source)
+    _check_free(layers.read(may_create=True).same_named(chosen), chosen, kind, source)
     names = [source.name] if kind == GGUF else _input_names(folder)
     for file in names:
         if fault := name_fault(file):
@@ -82,7 +87,12 @@ def register(
     if description is not None:
         found["description"] = description
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
-    layers.update_entry(chosen, lambda _: entry)
+
+    def record(before: PinnedModel | None) -> PinnedModel:
+        _check_free(before, chosen, kind, source)  # another import may have taken it meanwhile
+        return entry
+
+    layers.update_entry(chosen, record)
     if kind == GGUF:
         imported.remember(source, files[0].digest, status)
     return entry
@@ -102,6 +112,8 @@ def _model_at(path: Path) -> Path:
 
 def _absolute(path: Path) -> Path:
     """The absolute path without "..", but with its last part as given, even if that is a link."""
+    if sys.platform == "win32":  # where `resolve` turns a drive of the network into its share
+        return Path(os.path.normpath(path.absolute()))
     if path.name in ("", ".."):
         return path.resolve()
     return path.parent.resolve() / path.name
@@ -170,15 +182,14 @@ def _name(title: str) -> str:
     return slug(title) or "mine"
 
 
-def _check_free(name: str, folder: Path, source: Path) -> None:
-    taken = layers.read(may_create=True).same_named(name)
-    if taken is None or (taken.name, taken.location) == (name, str(folder)):
+def _check_free(taken: PinnedModel | None, name: str, kind: str, source: Path) -> None:
+    """Raise UsageError if `taken`, the entry of this name, is of another file or folder."""
+    if taken is None or (
+        taken.location is not None
+        and (taken.name, taken.kind, model_file(taken)) == (name, kind, source)
+    ):
         return
-    whose = taken.location or taken.repository or "what comes with edgesppo"
-    raise UsageError(
-        f"the name {taken.name} is taken by {whose}; choose another:"
-        f" edgesppo import {source} --name NAME"
-    )
+    raise name_is_taken(taken, f"edgesppo import {shell_word(str(source))} --name NAME")
 
 
 def _input_names(folder: Path) -> list[str]:

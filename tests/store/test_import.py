@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.store import imported, locate
+from edgesppo.errors import UsageError
+from edgesppo.store import imported, locate, register
 from tests.conftest import DEMO
 from tests.support.pulls import NAME, run, states
 
@@ -47,6 +48,34 @@ def test_an_import_is_by_reference_and_rm_leaves_the_file(
     run("rm", "my-model")
     assert (tmp_path / "gone.gguf").exists()
     assert not (fresh_home / "models.lock").exists()
+
+
+def test_a_name_goes_on_naming_the_same_file(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path
+) -> None:
+    assert fresh_home.is_dir()
+    one, other = tmp_path / "one two.gguf", tmp_path / "other.gguf"
+    for path in (one, other):
+        shutil.copy(demo_gguf, path)
+    run("import", str(one), "--name", "mine")
+    run("import", str(one), "--name", "mine")
+    message = run("import", str(other), "--name", "mine", code=1).stderr
+    assert f"the name mine is taken by {one}; choose another: edgesppo import {other}" in message
+    assert locate.find("mine").path == one
+
+
+def test_of_two_imports_at_once_the_second_is_refused(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path
+) -> None:
+    assert fresh_home.is_dir()
+    one, other = (shutil.copy(demo_gguf, tmp_path / name) for name in ("one.gguf", "other.gguf"))
+
+    def import_other(done: int, total: int) -> None:
+        if done == total:
+            register.register(other, "mine")
+
+    with pytest.raises(UsageError, match=r"the name mine is taken by .*other\.gguf"):
+        register.register(one, "mine", import_other)
 
 
 @pytest.mark.parametrize("words", ["../mine.gguf", "../down/../mine.gguf"])
