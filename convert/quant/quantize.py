@@ -14,6 +14,7 @@ import numpy as np
 
 from edgesppo.errors import BadCheckpoint, BadModelFile
 from edgesppo.llama.library import ggml_base
+from edgesppo.system import notices
 from edgesppo_convert.quant.finite_blocks import first_non_finite
 from edgesppo_convert.quant.kernels import choose_kernels
 from edgesppo_convert.quant.low_rank import LowRankUpdate
@@ -63,6 +64,7 @@ class Quantizer:
             self._ggml.ggml_quantize_init(kind)
             weights[kind] += 0 if weight.name in self._importance else weight.size
         self._fast, self.fallback_reason = choose_kernels(kernels, self._quantize_by_ggml, weights)
+        self._has_zeros = False
         self._scratch = _Scratch()
         self._update = LowRankUpdate()
 
@@ -93,6 +95,8 @@ class Quantizer:
         largest = _check_values(weight, kind, values, first)
         if weight.is_norm:
             values += np.float32(1)
+        elif not largest:
+            self._note_zeros(weight, first)
         data = bytearray(rows * row_bytes(kind, weight.row))
         out = np.frombuffer(data, np.uint8)
         importance = self._importance.get(weight.name)
@@ -105,6 +109,16 @@ class Quantizer:
         if block is not None:
             raise _overflow(weight, kind, values, first, block, calibrated=importance is not None)
         return stored.data, data
+
+    def _note_zeros(self, weight: Weight, first: int) -> None:
+        """Say of the first stretch of zeros that it may be a hole in the file."""
+        if not self._has_zeros:
+            self._has_zeros = True
+            notices.notify(
+                f"tensor {weight.source} is zero from row {first:,} on, for a whole stretch: unless"
+                " the model was made so, the download of its file has not finished; compare its"
+                " hash, or download it again"
+            )
 
     def _quantize_by_ggml(
         self,

@@ -18,7 +18,13 @@ from edgesppo.hub.repository import REVISION
 from edgesppo.system import notices
 from edgesppo.system.shell import shell_word
 from edgesppo_convert.source.adapter import ADAPTER_WEIGHTS
-from edgesppo_convert.source.folder_contents import CONFIG, INDEX, SINGLE, missing
+from edgesppo_convert.source.folder_contents import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    missing,
+    unfinished_download,
+)
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
     JsonObject,
@@ -146,6 +152,7 @@ class Checkpoint(SmallFiles):
                 f" merge it: --adapter {shell_word(self.where)}"
             )
         if SINGLE in names:
+            self._check_present([SINGLE])
             return self._open_shard(SINGLE)
         if INDEX in names:
             index = parse_json(self.read_required(INDEX, MAX_JSON), self.display_name(INDEX))
@@ -201,6 +208,11 @@ class Checkpoint(SmallFiles):
                 f"{self.where}: {len(absent)} of {len(shards)} shards are missing, {absent[0]}"
                 f"{' first' if len(absent) > 1 else ''}; {self._hint} Get what is missing with"
                 " the program that you downloaded it with, or: edgesppo pull OWNER/NAME"
+            )
+        if (mark := unfinished_download(shards, present)) is not None:
+            raise BadCheckpoint(
+                f"{self.where}: {mark} says that the download of the file beside it has not"
+                " finished; finish it, or remove that mark if the file is whole"
             )
 
 

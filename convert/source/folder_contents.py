@@ -234,6 +234,15 @@ def _unfinished(names: Sequence[str], folder: Path | None) -> str | None:
     return f"it is not complete: {found} is an unfinished download; start the download again"
 
 
+def unfinished_download(shards: Sequence[str], names: Sequence[str]) -> str | None:
+    """The file that a download in progress keeps beside one of the shards; None without one.
+
+    Some programs give a file its whole size before its bytes have come.
+    """
+    marks = {shard + suffix for shard in shards for suffix in _UNFINISHED}
+    return min(marks.intersection(names), default=None)
+
+
 def _convert(folder: Path) -> str:
     path = shell_word(str(folder))
     return f"{folder.name}: edgesppo convert {path} -o OUT.gguf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,23 @@ from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def test_a_shard_of_the_right_size_whose_download_has_not_finished(
+    single: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights, out = single / "model.safetensors", tmp_path / "model.gguf"
+    convert(single, out)
+    assert not caplog.text
+    size = weights.stat().st_size
+    os.truncate(weights, size * 6 // 10)
+    os.truncate(weights, size)
+    control = single / "model.safetensors.aria2"
+    control.touch()
+    refused(single, BadCheckpoint, control.name, "has not finished")
+    control.unlink()
+    convert(single, out, force=True)
+    assert caplog.text.count("is zero from row") == 1
 
 
 @pytest.mark.parametrize("dtype", ["I8", "F8_E4M3", "F64"])
