@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.errors import OutputError
 from edgesppo.system import filelock, jsonl, notices
 from edgesppo.system.fs import read_all, write_all
 
@@ -38,9 +37,7 @@ class Journal:
         try:
             self._descriptor = filelock.open_locked(path, files)
         except filelock.LockHeld as held:
-            raise OutputError(
-                f"{output} is being written by {held.owner}; wait until it has finished, or stop it"
-            ) from None
+            raise filelock.being_written(output, held) from None
 
     def finished_tensors(self, fingerprint: str) -> dict[str, str]:
         """The sha256 by name of each tensor that earlier runs of this conversion finished."""

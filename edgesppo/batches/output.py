@@ -73,9 +73,7 @@ class ResultFile:
         try:
             self._journal = open_locked(self.journal, self._files)
         except filelock.LockHeld as held:
-            raise OutputError(
-                f"{path} is being written by {held.owner}; wait for it, or use another output"
-            ) from None
+            raise filelock.being_written(path, held) from None
         except OSError as error:
             raise cannot_write(self.journal, error) from None
         self._out: int | None = None

@@ -45,16 +45,22 @@ def this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
-def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
+def open_locked(path: Path, files: FileSystem, *, to_write: bool = True) -> int:
     """Open a file, creating it if needed, and lock it until it is closed; its descriptor.
 
     On a disk that knows no locks, such as some network shares, it is opened without, and a notice
-    says so. Raises LockHeld, and OSError, also for anything but a regular file, such as a link.
+    says so. Without `to_write`, a file of another user's that cannot be written is locked, too.
+    Raises LockHeld, and OSError, also for anything but a regular file, such as a link.
     """
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
             _check_regular(path.lstat().st_mode)
-        descriptor = files.open_or_create(path, mode)
+        try:
+            descriptor = files.open_or_create(path)
+        except PermissionError:
+            if to_write:
+                raise
+            descriptor = files.open_to_read(path)
         try:
             _check_regular(os.fstat(descriptor).st_mode)
             _lock(path, descriptor, files)
@@ -118,11 +124,11 @@ class FileLock:
     def __init__(self, path: Path, files: FileSystem) -> None:
         self.path = path
         self._files = files
-        self._descriptor: int | None = open_locked(path, files, 0o600)
+        self._descriptor: int | None = open_locked(path, files, to_write=False)
         try:
             self._write_owner(self._descriptor)
         except OSError:
-            pass  # on a full disk it still locks, only without naming the owner
+            pass  # on a full disk, or another's file: it still locks, without naming the owner
         except BaseException:
             self.release()
             raise
@@ -176,21 +182,37 @@ def acquire(
 
 
 def hold(
-    target: Path, files: FileSystem, *, suffix: str = ".busy", timeout: float | None = None
+    target: Path,
+    files: FileSystem,
+    *,
+    suffix: str = ".busy",
+    on_wait: Callable[[LockHeld], None] | None = None,
+    timeout: float | None = None,
 ) -> FileLock:
-    """Take the lock that says who writes a file, in `.NAME` + `suffix` beside it; see `acquire`.
+    """Take the lock that says who writes a file; see `acquire`.
 
     Raises OutputError, which names the process that has the lock after `timeout` seconds.
     """
-    real = Path(os.path.realpath(target))
+    path = lock_path(target, suffix)
     try:
-        return acquire(real.with_name(f".{real.name}{suffix}"), files, timeout=timeout)
+        return acquire(path, files, on_wait=on_wait, timeout=timeout)
     except LockHeld as held:
-        raise OutputError(
-            f"{target} is being written by {held.owner}; wait until it has finished, or stop it"
-        ) from None
+        raise being_written(target, held) from None
     except OSError as error:
         raise cannot_write(target, error) from error
+
+
+def lock_path(target: Path, suffix: str = ".busy") -> Path:
+    """The lock of a file that is written: `.NAME` + `suffix` beside it."""
+    real = Path(os.path.realpath(target))
+    return real.with_name(f".{real.name}{suffix}")
+
+
+def being_written(target: Path, held: LockHeld) -> OutputError:
+    """The error for a file that another process is writing."""
+    return OutputError(
+        f"{target} is being written by {held.owner}; wait until it has finished, or stop it"
+    )
 
 
 def _check_regular(mode: int) -> None:
