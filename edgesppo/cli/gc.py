@@ -16,7 +16,7 @@ from edgesppo.store import gc
 @yes_option
 @json_option
 def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
-    """Remove unfinished downloads, and converted copies of folders that no longer exist.
+    """Remove unfinished downloads and conversions, and copies of folders that no longer exist.
 
     With --unpinned: a commit that is pinned only in another project's lock counts as unpinned.
     """

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from edgesppo.cli.completion import complete_names
 from edgesppo.cli.options import json_option
-from edgesppo.cli.output import emit_json, say
+from edgesppo.cli.output import say
 from edgesppo.cli.removal import confirm_removal, report_removed, yes_option
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
+from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.store import remove
+from edgesppo.system.paths import expand_user
 from edgesppo.system.units import size
+
+if TYPE_CHECKING:
+    from edgesppo.lockfile.entries import PinnedModel
 
 
 @click.command(name="rm")
-@click.argument("name", shell_complete=complete_names)
+@click.argument("name", metavar="NAME|FOLDER", shell_complete=complete_names)
 @yes_option
 @json_option
 def rm_command(name: str, yes: bool, as_json: bool) -> None:
     """Remove the downloaded and converted files of NAME. It remains pinned in the lock.
 
-    Files that another model uses are kept. For an imported model, only the name is removed, never
-    your file.
+    Files that another model uses are kept. Of an imported model the name is removed, never your
+    files; of an imported checkpoint, and of a FOLDER, also the copies that were converted from it.
     """
+    folder = _folder(name)
+    if folder is not None:
+        _remove_copies(folder, name, yes=yes, as_json=as_json)
+        return
     entry = layers.find(name)
     if entry.shipped is not None:
         raise UsageError(
@@ -31,13 +43,7 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
             " another model, as listed by edgesppo list"
         )
     if entry.location is not None:
-        lock = remove.forget(entry)
-        if as_json:
-            emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
-            return
-        say(f"{entry.name} was removed from {lock}; your files in {entry.location} are kept")
-        for other in layers.locks_with(entry.name):
-            say(f"{other} has an entry {entry.name}, too: from now on, the name refers to that")
+        _remove_import(entry, yes=yes, as_json=as_json)
         return
     others = remove.sharing(entry)
     if others:
@@ -50,3 +56,38 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
     remove.check_free(entry)
     confirm_removal(items, yes=yes)
     report_removed(remove.remove(entry, items), {"name": entry.name}, as_json=as_json)
+
+
+def _folder(name: str) -> Path | None:
+    """The checkpoint folder that is meant; None for a name that a lock has, or no folder."""
+    lock = layers.read()
+    is_known = name in lock.models or lock.of_repository(name)
+    path = expand_user("the folder", name)
+    return path if path.is_dir() and not is_known else None
+
+
+def _remove_copies(folder: Path, name: str, *, yes: bool, as_json: bool) -> None:
+    items = remove.removable_copies(folder)
+    if not items:
+        raise ModelNotFound(
+            f"no copy of {folder} was converted, so there is nothing to remove; the folder itself"
+            " is yours, and is kept"
+        )
+    confirm_removal(items, yes=yes)
+    remove.remove_copies(folder, items)
+    report_removed(items, {"name": name}, as_json=as_json)
+
+
+def _remove_import(entry: PinnedModel, *, yes: bool, as_json: bool) -> None:
+    folder = Path(str(entry.location))
+    used = sum(other.location == entry.location for other in layers.all_entries()) > 1
+    items = [] if entry.kind != CHECKPOINT or used else remove.removable_copies(folder)
+    confirm_removal(items, yes=yes)
+    remove.remove_copies(folder, items)
+    lock = remove.forget(entry)
+    if not as_json:
+        say(f"{entry.name} was removed from {lock}; your files in {entry.location} are kept")
+        for other in layers.locks_with(entry.name):
+            say(f"{other} has an entry {entry.name}, too: from now on, the name refers to that")
+    if items or as_json:
+        report_removed(items, {"name": entry.name, "lock": str(lock)}, as_json=as_json)

@@ -227,13 +227,12 @@ def _wrong_sizes(entry: PinnedModel, files: Sequence[ExpectedFile]) -> Iterator[
 
 def _links() -> Iterator[Finding]:
     """Find links that lead out of edgesppo's folders; they are never written or removed through."""
-    tops = {cache_dir().resolve(), layout.root().resolve()}
-    found = [cache_dir() / "converted"]
+    found = list[Path]()
     for folder, folders, names in os.walk(layout.root()):
         found += [Path(folder) / name for name in (*folders, *names)]
     for path in sorted(path for path in found if path.is_symlink()):
         real = Path(os.path.realpath(path))
-        if not tops & {real, *real.parents}:
+        if not layout.is_ours(real):
             text = f"{path} is a link to {real}, outside of edgesppo's folders"
             yield Finding("link", WARN, text, f"remove it: {_RM} {shell_word(str(path))}")
 

@@ -1,6 +1,8 @@
-"""Locks on the files of a commit, so that one process at a time changes them.
+"""Locks on the files of the store, so that one process at a time changes them.
 
-HOME/models/.COMMIT.busy     held while files are fetched, converted or removed; names its owner
+HOME/models/.COMMIT.busy           on the files of a commit: held while they are fetched,
+                                   converted or removed; names its owner
+HOME/converted/.COPY.gguf.busy     on a converted copy, see converted.py
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from edgesppo.system.fs import NO_SPACE, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
 
     from edgesppo.system.fs import FileSystem
 
@@ -35,34 +38,26 @@ def hold(
 
 
 @contextmanager
-def hold_now(revisions: Collection[str], files: FileSystem) -> Iterator[None]:
-    """Lock several commits without waiting. Raises LockHeld, which names the owner; OutputError.
-
-    A revision may be abbreviated to its first digits.
-    """
+def hold_now(locks: Collection[Path], files: FileSystem) -> Iterator[None]:
+    """Take several locks without waiting. Raises LockHeld, which names the owner; OutputError."""
     with ExitStack() as stack:
-        for revision in sorted(set(revisions)):
+        for path in sorted(set(locks)):
             try:
-                stack.callback(_take(revision, files).release)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.callback(filelock.FileLock(path, files).release)
             except OSError as error:
                 if error.errno not in NO_SPACE:  # a full disk must not prevent removing files
-                    raise cannot_write(layout.commit_lock_path(revision), error) from error
+                    raise cannot_write(path, error) from error
         yield
 
 
-def owner(revision: str, files: FileSystem) -> str | None:
-    """The process that holds this commit's lock, in words; None if none does."""
+def owner(lock: Path, files: FileSystem) -> str | None:
+    """The process that holds this lock, in words; None if none does."""
     try:
-        if layout.commit_lock_path(revision).exists():
-            _take(revision, files).release()
+        if lock.exists():
+            filelock.FileLock(lock, files).release()
     except filelock.LockHeld as held:
         return held.owner
     except OSError:
         pass
     return None
-
-
-def _take(revision: str, files: FileSystem) -> filelock.FileLock:
-    path = layout.commit_lock_path(revision)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path, files)

@@ -3,6 +3,9 @@
     HOME/converted/NAME-TYPE-FOLDER-CONTENTS.gguf
                                    .from    the path of the checkpoint folder
 
+                             .NAME...gguf.edgesppo-part, -journal    until it is whole
+                                         .busy                       held while it is made
+
 FOLDER is a hash of the folder's path, CONTENTS a hash of what it holds. The converter is imported
 only when something has to be converted.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +28,7 @@ from edgesppo.errors import (
     SourceUnreadable,
 )
 from edgesppo.gguf import gemma2
-from edgesppo.system import filelock
+from edgesppo.system import filelock, notices
 from edgesppo.system.fs import FileSystem, hash_file, read_regular, write_file
 from edgesppo.system.in_use import InUse, remove_unused
 from edgesppo.system.paths import cache_dir
@@ -38,8 +42,14 @@ if TYPE_CHECKING:
 
 # Increase it whenever the converter writes different files for the same checkpoint.
 CONVERTER_VERSION = 4
-_MAX_NAME = 80  # characters of the checkpoint's name in the copy's name
+_MAX_NAME = 80  # bytes of the checkpoint's name in the copy's name
 _MAX_PATH = 1 << 16  # bytes
+# The names of a copy and of what belongs to it. Other files are not ours: the folder may be a link.
+_FILE = re.compile(
+    r"(?P<hidden>\.)?(?P<copy>.*-[a-z0-9_]+-[0-9a-f]{8}-[0-9a-f]{16})"
+    r"(?(hidden)\.gguf\.edgesppo-\w+|\.(?:gguf|from))",
+    re.DOTALL,
+)
 
 
 def prepare(
@@ -54,10 +64,12 @@ def prepare(
     """
     output = copy_of(found, type)
     summary, seconds = _load_or_remove(output), 0.0
+    if summary is not None and origin_of(output) is None:
+        remember_origin(output, found.path)
     if summary is None:
         started = time.perf_counter()
         make_folder(output.parent)
-        with filelock.hold(output, FileSystem()):  # another process may be making it
+        with filelock.hold(output, FileSystem(), on_wait=_waiting):
             summary = _load_or_remove(output)
             if summary is None:
                 _convert(found.path, output, type, on_progress)
@@ -73,17 +85,25 @@ def ensure_converted(found: Found, on_progress: Callable[[Progress], None] | Non
 
 
 def _convert(
-    folder: Path, output: Path, type: str, on_progress: Callable[[Progress], None] | None
+    checkpoint: Path, output: Path, type: str, on_progress: Callable[[Progress], None] | None
 ) -> None:
     from edgesppo_convert import convert
 
+    remember_origin(output, checkpoint)
     try:
-        convert(folder, output, type=type, progress=on_progress)
+        convert(checkpoint, output, type=type, progress=on_progress)
     except OutputError:
         # `edgesppo convert` may have written the same file meanwhile.
         if not output.exists():
             raise
-    remember_origin(output, folder)
+    finally:
+        if files_by_copy().get(output) == [_record_of(output)]:  # it failed, and nothing is kept
+            with contextlib.suppress(OSError):
+                _record_of(output).unlink()
+
+
+def _waiting(held: filelock.LockHeld) -> None:
+    notices.notify(f"Waiting for {held.owner}, which is converting the same model", at_once=True)
 
 
 def _load_or_remove(copy: Path) -> Summary | None:
@@ -121,8 +141,8 @@ def copy_of(found: Found, type: str) -> Path:
         raise SourceUnreadable(
             f"cannot read {error.filename or checkpoint}: {error.strerror}"
         ) from None
-    name = f"{found.name[:_MAX_NAME]}-{type}-{origin}-{digest.hexdigest()[:16]}.gguf"
-    return _folder() / name
+    name = os.fsencode(found.name)[:_MAX_NAME].decode("utf-8", "ignore")
+    return _folder() / f"{name}-{type}-{origin}-{digest.hexdigest()[:16]}.gguf"
 
 
 def _add_to(digest: Any, file: Path) -> None:
@@ -138,20 +158,40 @@ def _add_to(digest: Any, file: Path) -> None:
 def remember_origin(copy: Path, checkpoint: Path) -> None:
     """Record beside a converted copy which folder it was made from, so that gc can remove it."""
     with contextlib.suppress(OSError):
-        copy.with_suffix(".from").write_bytes(os.fsencode(checkpoint.resolve()))
+        _record_of(copy).write_bytes(os.fsencode(checkpoint.resolve()))
 
 
 def origin_of(copy: Path) -> Path | None:
     """The folder that a converted copy was made from; None if that is not recorded."""
     with contextlib.suppress(OSError, ValueError):
-        return Path(os.fsdecode(read_regular(copy.with_suffix(".from"), _MAX_PATH)))
+        return Path(os.fsdecode(read_regular(_record_of(copy), _MAX_PATH)))
     return None
 
 
-def copies_of(checkpoint: Path) -> list[Path]:
-    """The converted copies that are recorded as made from this folder."""
-    found = sorted(_folder().glob("*.gguf"))
-    return [copy for copy in found if origin_of(copy) == checkpoint.resolve()]
+def _record_of(copy: Path) -> Path:
+    return copy.with_suffix(".from")
+
+
+def files_by_copy() -> dict[Path, list[Path]]:
+    """The files of every converted copy, whole or begun: itself, its record, what is unfinished."""
+    found: dict[Path, list[Path]] = {}
+    with contextlib.suppress(OSError):
+        for path in sorted(_folder().iterdir()):
+            if (match := _FILE.fullmatch(path.name)) and path.is_file():
+                found.setdefault(_folder() / f"{match['copy']}.gguf", []).append(path)
+    return found
+
+
+def copies_of(checkpoint: Path) -> dict[Path, list[Path]]:
+    """The copies that are recorded as made from this folder, as `files_by_copy`."""
+    origin = checkpoint.resolve()
+    return {copy: files for copy, files in files_by_copy().items() if origin_of(copy) == origin}
+
+
+def lock_path(path: Path) -> Path | None:
+    """The lock of the copy that a file belongs to; None for another file."""
+    match = _FILE.fullmatch(path.name) if path.parent == _folder() else None
+    return match and filelock.lock_path(_folder() / f"{match['copy']}.gguf")
 
 
 def remove_older(copy: Path) -> None:
@@ -240,12 +280,12 @@ def _folder() -> Path:
     return cache_dir() / "converted"
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(path: Path) -> None:
     """Create a folder and its parents. Raises OutputError, which names it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be created: {error.strerror}; set EDGESPPO_HOME to a folder "
+            f"{path}: cannot be created: {error.strerror}; set EDGESPPO_HOME to a folder "
             "that can be written"
         ) from None

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.lockfile.layers import all_entries
-from edgesppo.store import commit_lock, layout
-from edgesppo.store.converted import origin_of
-from edgesppo.store.remove import ORPHAN, Removable, disk_usage, remove_item
+from edgesppo.store import commit_lock, converted, layout
+from edgesppo.store.remove import BEGUN, ORPHAN, Removable, disk_usage, remove_item
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
-from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +27,7 @@ _UNPINNED = "files of a commit that no lock pins"
 
 
 def find_garbage(*, unpinned: bool = False) -> list[Removable]:
-    """Find unfinished downloads, and converted copies of folders that no longer exist.
+    """Find unfinished downloads and conversions, and converted copies of folders that are gone.
 
     With `unpinned`, also files that no lock known here pins or records. Leaves out whatever
     another process is working on.
@@ -45,7 +43,13 @@ def owners(*, unpinned: bool = False) -> list[str]:
 
 
 def _owners(path: Path, files: FileSystem) -> list[str]:
-    return [who for commit in layout.commits(path) if (who := commit_lock.owner(commit, files))]
+    return [who for lock in _locks(path) if (who := commit_lock.owner(lock, files))]
+
+
+def _locks(path: Path) -> list[Path]:
+    """The locks that a process holds which works on this path."""
+    copy = converted.lock_path(path)
+    return [copy] if copy else list(map(layout.commit_lock_path, layout.commits(path)))
 
 
 def _candidates(*, unpinned: bool) -> list[Removable]:
@@ -55,7 +59,7 @@ def _candidates(*, unpinned: bool) -> list[Removable]:
     if top.is_dir():
         found += [Removable(path, disk_usage(path), _PARTIAL) for path in _partial_files(top)]
         found += _unrecorded_builds(top, models, unpinned=unpinned)
-    found += _orphans(models)
+    found += _copies(models)
     return found + (_unpinned_folders(top, models) if unpinned else [])
 
 
@@ -70,17 +74,22 @@ def _unrecorded_builds(
     }
     for path in sorted(top.iterdir()):
         # A complete file may be recorded in a lock that is not known here.
-        may_go = unpinned or path.name[0] == "."
-        if path.is_file() and _is_build(path) and path not in recorded and may_go:
-            yield Removable(path, disk_usage(path), _OTHER)
+        is_begun = path.name.startswith(".") and ".edgesppo-" in path.name
+        may_go = is_begun or (unpinned and path.suffix == ".gguf" and path not in recorded)
+        if path.is_file() and may_go:
+            yield Removable(path, disk_usage(path), BEGUN if is_begun else _OTHER)
 
 
-def _orphans(models: list[PinnedModel]) -> Iterator[Removable]:
-    """Converted copies of folders that no longer exist, but for those that were imported."""
+def _copies(models: list[PinnedModel]) -> Iterator[Removable]:
+    """Converted copies of folders that no longer exist, but for those that were imported; and what
+    remains of those that did not become whole.
+    """
     imported = {layout.model_file(entry) for entry in models if entry.location is not None}
-    for copy in sorted((cache_dir() / "converted").glob("*.gguf")):
-        origin = origin_of(copy)
-        if origin and not origin.is_dir() and copy not in imported:
+    for copy, files in converted.files_by_copy().items():
+        origin = converted.origin_of(copy)
+        if copy not in files:
+            yield from (Removable(path, disk_usage(path), BEGUN) for path in files)
+        elif origin and not origin.is_dir() and copy not in imported:
             yield Removable(copy, disk_usage(copy), ORPHAN)
 
 
@@ -100,12 +109,6 @@ def _partial_files(top: Path) -> list[Path]:
     )
 
 
-def _is_build(path: Path) -> bool:
-    """Whether a file is a converted model, complete or not."""
-    hidden = path.name.startswith(".")
-    return path.suffix == ".gguf" or (hidden and ".edgesppo-" in path.name)
-
-
 def collect(items: list[Removable], *, unpinned: bool = False) -> list[Removable]:
     """Remove those items that are still garbage and not in use; returns the removed ones."""
     return [r for r in items if _collect_one(r, lambda: _candidates(unpinned=unpinned))]
@@ -113,7 +116,7 @@ def collect(items: list[Removable], *, unpinned: bool = False) -> list[Removable
 
 def _collect_one(item: Removable, current: Callable[[], list[Removable]]) -> bool:
     try:
-        with commit_lock.hold_now(layout.commits(item.path), FileSystem()):
+        with commit_lock.hold_now(_locks(item.path), FileSystem()):
             is_garbage = any(item.path == now.path for now in current())
             if is_garbage:
                 remove_item(item)

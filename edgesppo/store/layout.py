@@ -62,6 +62,17 @@ def build_path(entry: PinnedModel, recipe: str = RECIPE, on_platform: str | None
     return root() / f"{entry.name}-{recipe}-{entry.revision[:_DIGITS]}-{on_platform}.gguf"
 
 
+def begun_pattern(entry: PinnedModel) -> str:
+    """A pattern of the names, in the store, of what unfinished conversions of the entry left."""
+    return f".{entry.name}-{RECIPE}*-{str(entry.revision)[:_DIGITS]}-*.gguf.edgesppo-*"
+
+
+def is_ours(real: Path) -> bool:
+    """Whether a path without links lies in our folders, each of which may itself be a link."""
+    tops = {cache_dir().resolve(), root().resolve(), (cache_dir() / "converted").resolve()}
+    return not tops.isdisjoint((real, *real.parents))
+
+
 def commit_lock_path(revision: str) -> Path:
     """The lock file of a commit, which may be abbreviated to its first digits."""
     return root() / f".{revision[:_DIGITS]}.busy"

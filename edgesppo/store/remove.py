@@ -14,8 +14,7 @@ from edgesppo.errors import OutputError
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT
-from edgesppo.store import commit_lock, layout
-from edgesppo.store.converted import copies_of
+from edgesppo.store import commit_lock, converted, layout
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem, cannot_write
 from edgesppo.system.paths import cache_dir
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 
 COPY, ORPHAN = "a converted copy", "a converted copy of a folder that no longer exists"
+BEGUN = "of a conversion that has not finished"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,23 @@ def removable(entry: PinnedModel) -> list[Removable]:
                 Removable(p, disk_usage(p), "a file from the hub") for p in unused if p.is_file()
             ]
     if not any(other.kind == CHECKPOINT for other in others):
-        found += [Removable(copy, disk_usage(copy), COPY) for copy in copies_of(folder)]
+        found += removable_copies(folder)
     builds = {layout.build_path(entry, b.recipe, b.platform): b.recipe for b in entry.builds}
     for path, recipe in builds.items():
         if path.is_file():
             found.append(Removable(path, disk_usage(path), f"converted to {recipe}"))
-    return found
+    begun = sorted(layout.root().glob(layout.begun_pattern(entry)))
+    return found + [Removable(path, disk_usage(path), BEGUN) for path in begun]
+
+
+def removable_copies(folder: Path) -> list[Removable]:
+    """The copies converted from a checkpoint folder, whole or begun."""
+    return [
+        Removable(path, disk_usage(path), COPY if path == copy else BEGUN)
+        for copy, files in converted.copies_of(folder).items()
+        for path in files
+        if path == copy or copy not in files or path.suffix != ".from"
+    ]
 
 
 def sharing(entry: PinnedModel) -> list[str]:
@@ -96,6 +107,17 @@ def _paths(entry: PinnedModel) -> list[str]:
     return [entry.name, *(file.path for file in entry.files)]
 
 
+def remove_copies(folder: Path, items: list[Removable]) -> None:
+    """Remove copies converted from a checkpoint folder. Raises OutputError where one is in use."""
+    locks = [lock for item in items if (lock := converted.lock_path(item.path))]
+    try:
+        with commit_lock.hold_now(locks, FileSystem()):
+            for item in items:
+                remove_item(item)
+    except filelock.LockHeld as held:
+        raise _in_use(str(folder), held.owner) from None
+
+
 def forget(entry: PinnedModel) -> Path:
     """Remove an imported entry from its lock, but not its files; returns the lock's path."""
     path = layers.locks_with(entry.name)[0]
@@ -110,27 +132,26 @@ def remove(entry: PinnedModel, items: list[Removable]) -> list[Removable]:
     """
     files, removed = FileSystem(), list[Removable]()
     try:
-        with commit_lock.hold_now([str(entry.revision)], files):
+        with commit_lock.hold_now([layout.commit_lock_path(str(entry.revision))], files):
             current = {item.path for item in removable(entry)}
             for item in items:
                 if item.path in current:
                     remove_item(item)
                     removed.append(item)
     except filelock.LockHeld as held:
-        raise _in_use(entry, held.owner) from None
+        raise _in_use(entry.name, held.owner) from None
     return removed
 
 
 def check_free(entry: PinnedModel) -> None:
     """Raise OutputError if another process is working on the entry's files."""
-    if who := commit_lock.owner(str(entry.revision), FileSystem()):
-        raise _in_use(entry, who)
+    if who := commit_lock.owner(layout.commit_lock_path(str(entry.revision)), FileSystem()):
+        raise _in_use(entry.name, who)
 
 
-def _in_use(entry: PinnedModel, who: str) -> OutputError:
+def _in_use(what: str, who: str) -> OutputError:
     return OutputError(
-        f"{who} is downloading or converting {entry.name}, so nothing is removed; wait for it, or"
-        " stop it"
+        f"{who} is downloading or converting {what}, so nothing is removed; wait for it, or stop it"
     )
 
 
@@ -143,8 +164,8 @@ def remove_item(item: Removable) -> None:
 
 
 def _remove(path: Path) -> None:
-    ours, real = {cache_dir().resolve(), layout.root().resolve()}, path.parent.resolve()
-    if not ours & {real, *real.parents}:
+    real = path.parent.resolve()
+    if not layout.is_ours(real):
         raise OutputError(
             f"{path} is really in {real}, outside of {cache_dir()}, so it is not removed; remove it"
             " yourself"

@@ -90,7 +90,7 @@ def test_the_copy_of_an_interrupted_run_is_used_and_then_removed(
     assert not list(tmp_path.glob(".*"))
     own = converted.prepare(locate.find(mine), type="bf16")[0].path
     assert run(*words, "--force").exit_code == 0
-    assert copies_of(mine) == [own], "it was there before"
+    assert list(copies_of(mine)) == [own], "it was there before"
 
 
 def test_a_copy_that_another_process_uses_is_removed_by_that_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.store import commit_lock, gc, layout, locate
 from edgesppo.store import pull as obtain
+from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 from tests.conftest import DEMO
 from tests.support.fake_hub import REVISION, FakeHub
@@ -96,6 +97,30 @@ def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
     assert str(part) in run("gc", "--yes").stderr
     assert not part.exists()
     assert hub.url
+
+
+def test_gc_takes_what_a_killed_conversion_left_but_not_while_one_goes_on(
+    fresh_home: Path, tmp_path: Path
+) -> None:
+    from edgesppo.store import converted
+
+    mine = shutil.copytree(DEMO, tmp_path / "mine")
+    copy = converted.copy_of(locate.find(mine), "q4_k_m")
+    converted.make_folder(copy.parent)
+    converted.remember_origin(copy, mine)
+    left = [copy.with_suffix(".from")]
+    left += [copy.with_name(f".{copy.name}.edgesppo-{kind}") for kind in ("journal", "part")]
+    for path in left[1:]:
+        path.write_bytes(b"1" * 1000)
+    foreign = copy.with_name(".mine.gguf.edgesppo-part")
+    foreign.touch()
+    with filelock.hold(copy, FileSystem()):
+        assert "are kept" in run("gc", "--yes").stderr
+        assert "nothing is removed" in run("rm", str(mine), "--yes", code=1).stderr
+    (copy.with_name(f".{copy.name}.busy")).touch()  # its process was killed
+    removed = json.loads(run("gc", "--yes", "--json").stdout)["removed"]
+    assert sorted(removed) == sorted(map(str, left))
+    assert list((fresh_home / "converted").iterdir()) == [foreign]
 
 
 def test_gc_leaves_a_converted_copy_that_was_given_a_name(fresh_home: Path, tmp_path: Path) -> None:

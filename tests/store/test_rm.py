@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.store import commit_lock, gc, layout, locate
 from edgesppo.system.fs import FileSystem
+from tests.conftest import DEMO
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
 from tests.support.pulls import NAME, SECOND, pulled, run, states
 
@@ -121,6 +123,35 @@ def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> Non
     assert hub.url
 
 
+def test_rm_takes_the_copies_of_a_folder_and_of_an_imported_checkpoint(
+    fresh_home: Path, tmp_path: Path
+) -> None:
+    from edgesppo.store.converted import ensure_converted
+
+    assert fresh_home.is_dir()
+    mine = shutil.copytree(DEMO, tmp_path / "mine")
+    run("import", str(mine))
+    run("import", str(mine), "--name", "twin")
+    for words in (["mine"], [str(mine)], ["twin"]):
+        copy = ensure_converted(locate.find(mine))
+        figures = json.loads(run("rm", *words, "--yes", "--json").stdout)
+        kept = words == ["mine"]  # the twin uses it
+        assert (copy.exists(), figures["removed"]) == (kept, [] if kept else [str(copy)])
+    assert "nothing to remove" in run("rm", str(mine), code=1).stderr
+    assert mine.is_dir()
+    assert not {"mine", "twin"} & states().keys()
+
+
+def test_rm_takes_what_an_unfinished_conversion_left(hub: FakeHub) -> None:
+    made = pulled("--convert")
+    part = made.rename(made.with_name(f".{made.name}.edgesppo-part"))
+    other = part.with_name(part.name.replace(NAME, f"{NAME}-x"))
+    other.touch()
+    run("rm", NAME, "--yes")
+    assert (part.exists(), other.exists()) == (False, True)
+    assert hub.url
+
+
 def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: FakeHub) -> None:
     folder = pulled()
     with commit_lock.hold(REVISION, None, FileSystem()):
@@ -133,13 +164,30 @@ def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: Fa
     assert hub.url
 
 
-def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Path) -> None:
+def test_nothing_outside_of_our_folders_is_removed(fresh_home: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "mine.gguf").write_bytes(b"1")
-    (fresh_home / "converted").symlink_to(outside)
-    (outside / "mine.from").write_bytes(bytes(tmp_path / "gone"))
-    (rest,) = gc.find_garbage()
+    mine = outside / REVISION / "mine.gguf"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"1")
+    (fresh_home / "models").mkdir()
+    (fresh_home / "models" / "o--n").symlink_to(outside)
+    (rest,) = gc.find_garbage(unpinned=True)
     with pytest.raises(errors.OutputError, match="outside of"):
-        gc.collect([rest])
-    assert (outside / "mine.gguf").exists()
+        gc.collect([rest], unpinned=True)
+    assert mine.exists()
+
+
+def test_the_folder_of_copies_may_lie_on_another_disk(fresh_home: Path, tmp_path: Path) -> None:
+    from edgesppo.store.converted import ensure_converted
+
+    (tmp_path / "disk").mkdir()
+    mine = tmp_path / "disk" / "mine.gguf"
+    mine.touch()
+    (fresh_home / "converted").symlink_to(tmp_path / "disk")
+    folder = shutil.copytree(DEMO, tmp_path / "folder")
+    copy = ensure_converted(locate.find(folder))
+    shutil.rmtree(folder)
+    assert "is a link" not in run("doctor").output
+    run("gc", "--yes")
+    assert not copy.exists()
+    assert list(mine.parent.iterdir()) == [mine]
