@@ -14,7 +14,7 @@ from edgesppo.cli.removal import confirm_removal, report_removed, yes_option
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT
-from edgesppo.store import remove
+from edgesppo.store import layout, remove
 from edgesppo.system.paths import expand_user
 from edgesppo.system.units import size
 
@@ -80,8 +80,9 @@ def _remove_copies(folder: Path, name: str, *, yes: bool, as_json: bool) -> None
 
 def _remove_import(entry: PinnedModel, *, yes: bool, as_json: bool) -> None:
     folder = Path(str(entry.location))
-    used = sum(other.location == entry.location for other in layers.all_entries()) > 1
-    items = [] if entry.kind != CHECKPOINT or used else remove.removable_copies(folder)
+    users = [m for m in layers.all_entries() if m.is_pinned and layout.model_dir(m) == folder]
+    is_alone = entry.kind == CHECKPOINT and len(users) == 1
+    items = remove.removable_copies(folder) if is_alone else []
     confirm_removal(items, yes=yes)
     remove.remove_copies(folder, items)
     lock = remove.forget(entry)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import http.server
 import itertools
+import shutil
 import socket
+import ssl
 import threading
 import time
 from contextlib import suppress
@@ -17,10 +20,12 @@ from edgesppo.hub import throughput
 from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import RemoteFile
 from edgesppo.hub.retry import Retry, on_retry
+from tests.support import certificate
 from tests.support.answering_hub import REPOSITORY, Answer, ask, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 class Raw:
@@ -153,6 +158,29 @@ def test_a_dead_network_is_not_waited_for(
     for word in (said, "hub.invalid", str(error.strerror), "HF_ENDPOINT", "run the same command"):
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert answer.asked == []
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_that_is_not_trusted_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, tmp_path: Path
+) -> None:
+    cert, key = certificate.make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"https://localhost:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    said = "the certificate of localhost is refused: self.signed certificate; set SSL_CERT_FILE"
+    with pytest.raises(DownloadError, match=said):
+        HubClient(pytest.fail).files(REPOSITORY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    with pytest.raises(DownloadError, match="status 501"):  # this server answers no GET
+        HubClient(lambda _: None).files(REPOSITORY)
+    server.shutdown()
+    server.server_close()
     assert answer.asked == []
 
 
