@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +18,8 @@ from edgesppo.system.paths import expand_user
 from edgesppo.system.units import size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgesppo.lockfile.entries import PinnedModel
 
 
@@ -79,7 +80,7 @@ def _remove_copies(folder: Path, name: str, *, yes: bool, as_json: bool) -> None
 
 
 def _remove_import(entry: PinnedModel, *, yes: bool, as_json: bool) -> None:
-    folder = Path(str(entry.location))
+    folder = layout.model_dir(entry)
     users = [m for m in layers.all_entries() if m.is_pinned and layout.model_dir(m) == folder]
     is_alone = entry.kind == CHECKPOINT and len(users) == 1
     items = remove.removable_copies(folder) if is_alone else []

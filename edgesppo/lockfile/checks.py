@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import fields
 from pathlib import PurePosixPath, PureWindowsPath
@@ -139,8 +138,9 @@ def check_distinct_paths(paths: Sequence[str], where: str) -> None:
 
 
 def check_location(text: str, where: str) -> None:
-    """Raise BadLock unless it is the absolute path of a local folder, in this system's form.
+    """Raise BadLock unless it is the absolute path of a local folder, in any system's form.
 
+    A lock may be shared by several systems: where the form is another's, the folder is missing.
     Network shares are refused on every system: accessing one would send the user's name and
     password to a host that the lock chooses. So are devices, and paths with "..", which may not
     lead where they seem to.
@@ -153,7 +153,7 @@ def check_location(text: str, where: str) -> None:
         )
     if ".." in windows.parts:
         raise BadLock(f"{where}: location is {quoted(text)}, expected no '..' in it")
-    is_absolute = (windows if os.name == "nt" else PurePosixPath(text)).is_absolute()
+    is_absolute = windows.is_absolute() or PurePosixPath(text).is_absolute()
     if not is_absolute or "\0" in text:
         raise BadLock(
             f"{where}: location is {quoted(text)}, expected the absolute path of a folder"

@@ -49,7 +49,7 @@ def model_dir(entry: PinnedModel) -> Path:
     if entry.shipped is not None:
         return shipped_folder(entry)
     if entry.location is not None:
-        return Path(entry.location)
+        return Path("/", entry.location)  # never relative, also in another system's form
     assert entry.repository is not None
     assert entry.revision is not None
     return root() / entry.repository.replace("/", "--") / entry.revision

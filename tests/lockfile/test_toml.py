@@ -51,7 +51,7 @@ LOCATIONS = {
     "/x/../y": r"no '\.\.' in it",
     r"C:\x\..\y": r"no '\.\.' in it",
     r"\x\.." if os.name != "nt" else "/x/..": r"no '\.\.' in it",
-    (r"C:\models" if os.name != "nt" else "/models"): "expected the absolute path of a folder",
+    "C:models": "expected the absolute path of a folder",
 }
 
 
@@ -94,7 +94,7 @@ def test_a_written_lock_reads_back_equal() -> None:
 
 def test_locations_oids_and_builds_read_back_equal() -> None:
     oid = FILE.replace("sha256", "oid").replace("0" * 64, "0" * 40).replace("a.json", "b.json")
-    folder = "C:/x/y" if os.name == "nt" else "/x/y"
+    folder = "C:/x/y"  # in the form of any system
     located = GOOD.replace('shipped = "x"', f'location = "{folder}"')
     lock = toml.parse(located + oid + BUILD, "test")
     model = lock.models["m"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -62,6 +63,23 @@ def test_a_name_goes_on_naming_the_same_file(
     message = run("import", str(other), "--name", "mine", code=1).stderr
     assert f"the name mine is taken by {one}; choose another: edgesppo import {other}" in message
     assert locate.find("mine").path == one
+
+
+@pytest.mark.skipif(os.name == "nt", reason="any folder may have such a name there")
+def test_an_import_of_another_system_is_a_missing_one(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = shutil.copy(demo_gguf, tmp_path / "mine.gguf")
+    run("import", str(mine))
+    lock, there = fresh_home / "models.lock", r"C:\models"
+    lock.write_text(lock.read_text().replace(json.dumps(str(tmp_path)), json.dumps(there)))
+    (tmp_path / there).mkdir()
+    shutil.copy(mine, tmp_path / there / "mine.gguf")
+    monkeypatch.chdir(tmp_path)
+    assert states()["mine"] == "moved"
+    assert "no longer exists" in run("run", "mine", "Hi", code=1).stderr
+    run("run", "demo", "Hi", "--max-tokens", "1")
+    run("rm", "mine")
 
 
 def test_of_two_imports_at_once_the_second_is_refused(

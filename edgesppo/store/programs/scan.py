@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import EdgesppoError, UsageError
@@ -13,6 +12,7 @@ from edgesppo.gguf import gemma2
 from edgesppo.gguf.file_types import file_type
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT, name_fault
+from edgesppo.store import layout
 from edgesppo.store.gguf_folder import head_keys
 from edgesppo.store.programs import hub_cache, llama_cpp, lm_studio, ollama
 from edgesppo.store.programs.folders import LocalModel, unreadable
@@ -23,6 +23,7 @@ from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from edgesppo.lockfile.entries import Lock
 
@@ -162,9 +163,6 @@ def _imported_as(local: LocalModel, lock: Lock) -> str | None:
     for entry in lock.models.values():
         if entry.location is None:
             continue
-        is_folder = entry.kind == CHECKPOINT
-        folder = Path(entry.location)
-        path = folder if is_folder else folder / entry.files[0].path
-        if os.path.realpath(path) == real:
+        if os.path.realpath(layout.model_file(entry)) == real:
             return entry.name
     return None
