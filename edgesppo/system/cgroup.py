@@ -4,6 +4,8 @@ The limits of the groups above it hold as well. In a container its own group may
 
     v2    /proc/self/cgroup has 0::/GROUP          /sys/fs/cgroup/GROUP/memory.max, cpu.max
     v1    N:memory:/GROUP and N:cpu,cpuacct:/GROUP  /sys/fs/cgroup/memory/GROUP/..., cpu/GROUP/...
+
+Above v2's memory.high a process is slowed down until it hardly moves, so it is a limit, too.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from pathlib import Path
 _ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 _UNIFIED = ""  # what v2 has in place of a controller's name
-# The files of the limit and of what is used; the names of files' and shared pages in memory.stat.
+_LIMITS = {_UNIFIED: ("memory.max", "memory.high"), "memory": ("memory.limit_in_bytes",)}
+# The file of what is used; the names of files' and shared pages in memory.stat.
 _FILES = {
-    _UNIFIED: ("memory.max", "memory.current", "file", "shmem"),
-    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
+    _UNIFIED: ("memory.current", "file", "shmem"),
+    "memory": ("memory.usage_in_bytes", "total_cache", "total_shmem"),
 }
 _NO_LIMIT = 1 << 60  # bytes; v1 has a number in this range where there is none
 
@@ -58,12 +61,12 @@ def _folders(controller: str) -> list[Path]:
 
 
 def _limit(folder: Path, kind: str) -> int | None:
-    limit = _number(folder / _FILES[kind][0])
-    return None if limit is None or limit >= _NO_LIMIT else limit
+    found = (_number(folder / name) for name in _LIMITS[kind])
+    return min((n for n in found if n is not None and n < _NO_LIMIT), default=None)
 
 
 def _available(folder: Path, kind: str) -> int | None:
-    _, used_file, files, shared = _FILES[kind]
+    used_file, files, shared = _FILES[kind]
     limit, used = _limit(folder, kind), _number(folder / used_file)
     if limit is None or used is None:
         return None

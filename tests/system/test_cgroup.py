@@ -41,6 +41,8 @@ def test_the_least_limit_of_all_groups_above_holds(root: Path) -> None:
     limit(root, "max")
     assert cgroup.available_memory() == 500_000
     assert cgroup.memory_limit() == 2_000_000
+    (unit / "memory.high").write_text("1200000\n")
+    assert (cgroup.memory_limit(), cgroup.available_memory()) == (1_200_000, 200_000)
     (unit / "cpu.max").write_text("150000 100000\n")
     (unit.parent / "cpu.max").write_text("max 100000\n")
     assert cgroup.cpu_quota() == 2
