@@ -11,7 +11,8 @@ by one process at a time.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,10 +131,16 @@ def _hold(path: Path, files: FileSystem) -> Iterator[None]:
 
 
 def _write(path: Path, lock: Lock, files: FileSystem) -> None:
-    """Write the lock; one without entries is removed instead."""
+    """Write the lock, with the mode and the first comment that it has; remove one that is empty."""
     if not lock.models:
         files.unlink(path)
         return
-    text = toml.render(lock)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = toml.render(lock, before)
     toml.parse(text, str(path))  # never write what could not be read again
-    atomic_write(Path(os.path.realpath(path)), text.encode(), files=files)
+    real = Path(os.path.realpath(path))
+    mode = stat.S_IMODE(real.stat().st_mode) if before else 0o666
+    atomic_write(real, text.encode(), files=files, mode=mode)
+    if before:  # the umask may have taken some of it
+        with suppress(OSError):
+            real.chmod(mode)

@@ -48,6 +48,7 @@ first machine that reaches the hub, in its user's lock.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 import sys
@@ -94,6 +95,7 @@ _ENDS = {
     "#": re.compile(r"[^\n]*"),
 }
 _BOM = "\ufeff"
+_COMMENT = "# What edgesppo runs, file by file. Paths are inside the model's folder."
 _TABLES = ("shape", "training", "results", "citation", "files", "builds")
 _PUBLISHED = ("shape", "training", "result", "citation")
 _SOURCES = ("shipped", "location", "repository")
@@ -134,12 +136,15 @@ def parse(text: str, origin: str) -> Lock:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, or a number with too many digits
         raise BadLock(f"{origin}: not TOML: {error}") from None
+    if not data:  # a file that is about to become a lock
+        return Lock({})
     if type(data.get("version")) is not int or data["version"] != VERSION:
         raise BadLock(f"{origin}: version is {quoted(data.get('version'))}, expected {VERSION}")
     checks.check_keys({"version", "model"}, data, origin)
     models: dict[str, PinnedModel] = {}
     names: dict[str, str] = {}
-    for n, entry in enumerate(checks.required_tables(data, "model", origin), 1):
+    entries = () if data.get("model", []) == [] else checks.required_tables(data, "model", origin)
+    for n, entry in enumerate(entries, 1):
         model = _model(entry, f"{origin}: model {n}")
         other = names.setdefault(same_name(model.name), model.name)
         if model.name in models or other != model.name:
@@ -220,10 +225,12 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
     return files
 
 
-def render(lock: Lock) -> str:
-    """The text of a lock; `parse` returns the same lock."""
-    lines = ["# What edgesppo runs, file by file. Paths are inside the model's folder.", ""]
-    lines += [f"version = {VERSION}"]
+def render(lock: Lock, before: str = "") -> str:
+    """The text of a lock; `parse` returns the same lock. The comment that `before` begins with
+    is kept.
+    """
+    comment = list(itertools.takewhile(lambda line: line.startswith("#"), before.splitlines()))
+    lines = [*(comment or [_COMMENT]), "", f"version = {VERSION}"]
     for model in lock.models.values():
         lines += ["", "[[model]]"]
         lines += _values(model, _KEYS)

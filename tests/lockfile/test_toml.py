@@ -12,6 +12,7 @@ import edgesppo
 from edgesppo.dev import lock_demo
 from edgesppo.errors import BadLock
 from edgesppo.lockfile import toml
+from edgesppo.lockfile.entries import Lock
 from edgesppo.lockfile.files import describe_files, shipped_folder
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ def test_locations_oids_and_builds_read_back_equal() -> None:
     assert toml.parse(toml.render(lock), "test") == lock
 
 
+@pytest.mark.parametrize("text", ["", "# ours\n", "version = 1\n", "version = 1\nmodel = []\n"])
+def test_a_lock_may_be_empty(text: str) -> None:
+    assert toml.parse(text, "test") == Lock({})
+
+
 def test_control_characters_are_written_as_toml_requires() -> None:
     lock = toml.parse(GOOD.replace('"d"', r'"\u007f \t"'), "test")
     assert toml.parse(toml.render(lock), "test") == lock
@@ -140,9 +146,9 @@ def test_the_shipped_lock_is_written_as_render_writes_it() -> None:
         (f'version = 1\n{REMOTE}base_model = "a/b"\n', "base_model and base_revision together"),
         (f"version = 1\n{REMOTE}iteration = true\n", "iteration is True, expected a number"),
         (GOOD[:-20], "not TOML"),
-        ("", "version is None, expected 1"),
+        ("model = []", "version is None, expected 1"),
         (GOOD.replace("version = 1", "version = 2"), "version is 2, expected 1"),
-        ("version = 1\n", r"at least one \[\[model\]\]"),
+        ("version = 1\nmodel = 1\n", r"at least one \[\[model\]\]"),
         (f"version = 1\n{MODEL}", r"at least one \[\[file\]\]"),
         (f"{GOOD}{MODEL}{FILE}", "the name 'm' occurs twice"),
         (f"branch = 1\n{GOOD}", "unknown key 'branch'"),

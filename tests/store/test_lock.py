@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import pytest
 
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import Lock
@@ -15,8 +18,6 @@ from tests.support.pulls import FOLDER, NAME, OTHER, SECOND, in_one_line, pinned
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_lock_asks_once_what_main_is_and_pins_every_file(hub: FakeHub, fresh_home: Path) -> None:
@@ -165,3 +166,18 @@ def test_a_damaged_lock_of_the_users_own_is_named(fresh_home: Path) -> None:
     for text in ("version = 1\n[[mod", "version = 7\n", "\xff"):
         lock.write_text(text, encoding="latin-1")
         assert str(lock) in run("list", code=1).stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of files")
+def test_a_lock_keeps_its_mode_and_the_comment_at_its_head(
+    fresh_home: Path, demo_gguf: Path
+) -> None:
+    run("import", str(demo_gguf), "--name", "one")
+    lock = fresh_home / "models.lock"
+    _, *rest = lock.read_text().splitlines(keepends=True)
+    lock.write_text("".join(["# Ours.\n", "# Ask Kim.\n", *rest]))
+    for mode in (0o600, 0o664):
+        lock.chmod(mode)
+        run("import", str(demo_gguf), "--name", f"mine-{mode}")
+        assert lock.stat().st_mode & 0o777 == mode
+    assert lock.read_text().startswith("# Ours.\n# Ask Kim.\n\nversion = 1\n")
