@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from gguf import MODEL_TENSOR
 
 from edgesppo_convert.gguf_format import TensorInfo
-from edgesppo_convert.quant.quantize import rows_per_chunk
-from edgesppo_convert.quant.recipe import row_bytes
+from edgesppo_convert.quant.recipe import row_bytes, rows_per_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -18,7 +18,7 @@ from edgesppo.system import notices
 from edgesppo_convert.quant.finite_blocks import first_non_finite
 from edgesppo_convert.quant.kernels import choose_kernels
 from edgesppo_convert.quant.low_rank import LowRankUpdate
-from edgesppo_convert.quant.recipe import BF16, F16, block_length, row_bytes
+from edgesppo_convert.quant.recipe import BF16, F16, block_length, row_bytes, rows_per_chunk
 from edgesppo_convert.quant.widen import widen
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 LARGEST_HALF = np.float32(65504)
 LARGEST_FLOAT = np.finfo(np.float32).max
 LARGEST = {F16: LARGEST_HALF, BF16: np.uint32(0x7F7F0000).view(np.float32)}
-CHUNK = 1 << 19  # weights; a longer row is a chunk of its own
 MEMORY = 320 << 20  # bytes that all chunks in progress may take
 MAX_PENDING = 64 << 20  # bytes of MEMORY for finished chunks that wait to be written
 # Bytes per weight at most: as float32 while it is quantised; as stored, and as blocks, until it is
@@ -140,11 +139,6 @@ def max_threads(threads: int, weights: Iterable[Weight]) -> int:
     chunk = max(rows_per_chunk(weight.row) * weight.row for weight in weights)
     most = (MEMORY - MAX_PENDING) // ((BUSY + DONE) * chunk)
     return max(1, min(threads, most))
-
-
-def rows_per_chunk(row: int) -> int:
-    """Number of whole rows of this length in a chunk."""
-    return max(1, CHUNK // row)
 
 
 class _Scratch(threading.local):

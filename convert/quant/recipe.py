@@ -48,6 +48,7 @@ IQ4_NL, IQ4_XS = GGMLQuantizationType.IQ4_NL, GGMLQuantizationType.IQ4_XS
 # Block type -> the type for rows that its block length does not divide; F16 if that one's does not.
 FALLBACK = {Q2_K: Q4_0, Q3_K: Q4_0, Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, IQ4_XS: IQ4_NL}
 PLAIN = frozenset((F32, F16, BF16))
+CHUNK = 1 << 19  # weights that are converted at a time; a longer row is a chunk of its own
 # What an override may ask for: every type that does not need an importance matrix.
 OVERRIDES = {
     kind.name.lower(): kind
@@ -256,3 +257,8 @@ def row_bytes(kind: GGMLQuantizationType, row: int) -> int:
     """Bytes of a row of `row` weights."""
     length, size = GGML_QUANT_SIZES[kind]
     return row // length * size
+
+
+def rows_per_chunk(row: int) -> int:
+    """Number of whole rows of this length that are converted at a time."""
+    return max(1, CHUNK // row)

@@ -211,7 +211,7 @@ def _estimated(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]
     left = f"{size(needs.to_fetch)} still to download" if needs.to_fetch else "all downloaded"
     yield "size", whole if needs.to_fetch == entry.size else f"{whole}, {left}"
     yield "licence", license_claims.line(entry)
-    made = f"about {size(needs.weights)}"
+    made = f"about {size(needs.file)}"
     room = "" if needs.free is None else f", {size(needs.free)} are free in {layout.root()}"
     if convert:
         yield "disk", f"{made} when converted, up to {size(needs.disk)} until then{room}"
@@ -220,7 +220,7 @@ def _estimated(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]
         yield "disk", f"{size(needs.to_fetch)}{later}{room}"
         if entry.kind == CHECKPOINT and needs.to_fetch == entry.size:  # nothing is here yet
             yield "or less", f"to keep only {made}: {how_to_get(entry)}"
-    yield "memory", _memory(needs.weights, needs.memory)
+    yield "memory", _memory(needs.file, needs.memory)
     pull.check_space(needs.disk)
 
 

@@ -21,6 +21,7 @@ from edgesppo.store import layout, locate, pull
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel
     from edgesppo.lockfile.published import Shape
+    from edgesppo_convert.gemma2.architecture import HParams
 
 # Of a file beside its tensors: nearly all is the vocabulary, about 30 bytes a token.
 _TOKEN_BYTES = 30
@@ -60,28 +61,41 @@ def expected_summary(entry: PinnedModel) -> Summary:
     Raises ModelNotFound where the lock does not give the model's shape.
     """
     from edgesppo_convert.gemma2.architecture import HParams, metadata
-    from edgesppo_convert.plan.expected import expected_tensors
 
     hparams = HParams(**_numbers(entry))
+    _check(entry, {key: value for key, _, value in metadata(hparams)})
+    return converted_file(entry.name, hparams)
+
+
+def converted_file(name: str, hparams: HParams) -> Summary:
+    """The header of the Q4_K_M file that a checkpoint of this shape will be converted to."""
+    from edgesppo_convert.gemma2.architecture import metadata
+    from edgesppo_convert.plan.expected import expected_tensors
+
     keys = {key: value for key, _, value in metadata(hparams)}
-    _check(entry, keys)
     tensors = tuple(expected_tensors(hparams, layout.RECIPE))
     data = sum(tensor.n_bytes for tensor in tensors)
     texts = {"general.architecture": ARCHITECTURE}
     known: dict[str, Any] = {**texts, **keys, "tokenizer.ggml.tokens": hparams.vocabulary}
     size = data + _TOKEN_BYTES * hparams.vocabulary
-    path = Path(f"{entry.name}-{layout.RECIPE}.gguf")
+    path = Path(f"{name}-{layout.RECIPE}.gguf")
     return Summary(path, known, len(tensors), data, size, tensors, {})
 
 
 def expected_disk(entry: PinnedModel, summary: Summary) -> Disk:
     """The disk space that `pull --convert` takes, in all and at most."""
     checkpoint = entry.size or _STORED * _shape(entry).parameters
-    shard = max((file.size for file in entry.files), default=min(_SHARD, checkpoint))
-    converts = entry.kind == CHECKPOINT
-    most = summary.file_bytes + shard if converts else entry.size
-    file = summary.file_bytes if converts else entry.size
-    return Disk(checkpoint, file, most, pull.free_bytes())
+    file = summary.file_bytes if entry.kind == CHECKPOINT else entry.size
+    return Disk(checkpoint, file, most_disk(entry, file), pull.free_bytes())
+
+
+def most_disk(entry: PinnedModel, file_bytes: int) -> int:
+    """The bytes that getting a model takes at most, if it is converted to a file of this size."""
+    if entry.kind != CHECKPOINT:
+        return entry.size
+    largest = min(_SHARD, _STORED * _shape(entry).parameters) if not entry.files else 0
+    shard = max((file.size for file in entry.files), default=largest)
+    return file_bytes + (0 if layout.is_present(entry) else shard)
 
 
 def _numbers(entry: PinnedModel) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gguf import MODEL_TENSOR
 import edgesppo.demo
 from edgesppo_convert import ConvertResult, Progress, convert
 from edgesppo_convert.gemma2.architecture import Weight
-from edgesppo_convert.quant import quantize
+from edgesppo_convert.quant import quantize, recipe
 from tests.support.checkpoints import (
     SHAPES,
     Shape,
@@ -106,7 +106,7 @@ def test_memory_does_not_grow_with_a_tensor_or_beyond_measure_with_threads(
 def test_as_many_threads_work_as_fit_into_memory(row: int) -> None:
     weights = [Weight("a", "a", MODEL_TENSOR.FFN_UP, 0, (1000, width)) for width in (256, row)]
     threads = quantize.max_threads(1024, weights)
-    chunk = quantize.rows_per_chunk(row) * row
+    chunk = recipe.rows_per_chunk(row) * row
     taken = threads * (4 + 4 + 4) * chunk + quantize.MAX_PENDING
     assert taken <= quantize.MEMORY < taken + 12 * chunk
     assert [quantize.max_threads(n, weights) for n in (1, 2)] == [1, 2]
@@ -137,7 +137,7 @@ def test_the_number_of_threads_does_not_change_the_file(
 ) -> None:
     first: ConvertResult = convert(sources.checkpoint("tiny"), tmp_path / "first.gguf")
     monkeypatch.setattr(
-        quantize, "CHUNK", 4096
+        recipe, "CHUNK", 4096
     )  # many chunks per tensor, so that they finish out of order
     again = convert(sources.checkpoint("tiny"), tmp_path / "again.gguf", threads=threads)
     assert again.sha256 == first.sha256

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo.store.estimate import _stored_bits
 from edgesppo.system import notices
 from edgesppo_convert.gemma2.architecture import read_hparams
 from edgesppo_convert.source.json_reader import JsonObject
@@ -122,18 +121,3 @@ def test_a_quantised_checkpoint_is_named_by_its_method() -> None:
     quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     with pytest.raises(UnsupportedCheckpoint, match=r"bitsandbytes.*unquantised"):
         read_hparams(JsonObject("config.json", {**config(SHAPES["tiny"]), **quantised}))
-
-
-@pytest.mark.parametrize(
-    ("values", "bits"),
-    [
-        ({}, 16),
-        ({"torch_dtype": "float32"}, 32),
-        ({"dtype": "float32"}, 32),
-        ({"dtype": "torch.float32"}, 32),
-        ({"dtype": None, "torch_dtype": "float32"}, 32),
-        ({"dtype": "bfloat16", "torch_dtype": "float32"}, 16),
-    ],
-)
-def test_the_stored_type_has_two_spellings(values: dict[str, Any], bits: int) -> None:
-    assert _stored_bits(values) == bits

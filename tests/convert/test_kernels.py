@@ -18,7 +18,7 @@ from edgesppo.cli import main
 from edgesppo.errors import UsageError
 from edgesppo.llama.library import ggml_base
 from edgesppo_convert import convert
-from edgesppo_convert.quant import kernel_source, kernels, quantize
+from edgesppo_convert.quant import kernel_source, kernels, recipe
 from edgesppo_convert.quant.kernels import BLOCK, FastKernels, trial_values
 from edgesppo_convert.quant.recipe import Q4_K, Q6_K, row_bytes
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
@@ -138,7 +138,7 @@ def test_trained_numbers_are_not_left_to_ggml() -> None:
 def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     monkeypatch.setattr(
-        quantize, "CHUNK", 4096
+        recipe, "CHUNK", 4096
     )  # many chunks per tensor, so that they finish out of order
     source = write_checkpoint(tmp_path / "source", SHAPES["tiny"])
     fast, slow = (

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
+from edgesppo.gguf import gemma2
 from edgesppo.lockfile import layers
-from edgesppo.store import layout, locate
+from edgesppo.store import estimate, layout, locate
 from edgesppo.store import pull as obtain
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
 from tests.support.pulls import FOLDER, NAME, SECOND, TOKEN, in_one_line, pinned, pull, run, same
@@ -48,6 +49,29 @@ def test_before_a_checkpoint_is_fetched_it_says_how_to_keep_only_the_converted_f
     pull(code=1)
     assert (fresh_home / FOLDER).exists()
     assert not less.search(in_one_line(pull().stderr)), "a part of it is here already"
+
+
+def test_what_it_says_of_the_file_before_is_what_is_made(hub: FakeHub) -> None:
+    expected = estimate.needs(pinned(), convert=True)
+    made = Path(json.loads(pull("--convert", "--json").stdout)["path"])
+    assert expected.memory is not None
+    assert expected.memory.weights == gemma2.load_summary(made).data_bytes
+    assert expected.file >= made.stat().st_size
+    assert expected.disk == expected.file + max(file.size for file in pinned().files)
+    assert hub.url
+
+
+def test_another_model_than_gemma_is_refused_before_its_weights_are_fetched(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.folder = shutil.copytree(hub.folder, tmp_path / "other")
+    config = hub.folder / "config.json"
+    config.write_text(config.read_text().replace("Gemma2ForCausalLM", "LlamaForCausalLM"))
+    for words in ([], ["--convert"]):
+        message = in_one_line(pull(*words, code=1).stderr)
+        assert f"config.json of {REPOSITORY}" in message
+        assert "only Gemma2ForCausalLM" in message
+    assert not hub.asked(SECOND)
 
 
 def test_where_there_is_nothing_to_convert_that_is_said(hub: FakeHub, tmp_path: Path) -> None:
