@@ -22,6 +22,7 @@ from edgesppo.errors import EdgesppoError, OutputError
 from edgesppo.system import notices
 from edgesppo.system.conversion_progress import CHECKING, READING
 from edgesppo.system.fs import NO_LINKS, cannot_write
+from edgesppo.system.signals import Terminated
 from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.part_file import PartFile
 from edgesppo_convert.output.preconditions import check_space
@@ -236,7 +237,7 @@ class Output:
             f"{self._recorded} of {len(self._slots)} tensors are kept in {self.part}:"
             " run the same command again to continue"
         )
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | Terminated):
             error.args = (f"stopped; {kept}",)
         elif isinstance(error, OutputError | _SHORTAGES):
             error.args = (f"{error}; {kept}",)

@@ -30,6 +30,7 @@ from edgesppo.hub.repository import parse_repository
 from edgesppo.system.content import HEAD, mistaken_for
 from edgesppo.system.fs import NO_SPACE
 from edgesppo.system.shell import shell_word
+from edgesppo.system.signals import Terminated
 from edgesppo_convert.source.checkpoint import (
     PARTS,
     SMALL_FILES,
@@ -198,7 +199,7 @@ def cleanup_on_error(checkpoint: Checkpoint, output: Path, files: FileSystem) ->
     remove_files(files, (path for path in leftover_shards(output) if path not in used))
     try:
         yield
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Terminated) as error:
         if remote and remote.has_downloads():
             error.args = (
                 "stopped; what was downloaded is kept: run the same command again to continue",

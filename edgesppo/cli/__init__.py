@@ -28,6 +28,7 @@ from edgesppo.cli.usage_hints import with_hint
 from edgesppo.errors import EdgesppoError, OutOfMemory
 from edgesppo.system import memory_guard, notices
 from edgesppo.system.sanitize import one_line, printable
+from edgesppo.system.signals import Terminated
 from edgesppo.system.suggest import SOMEWHAT_SIMILAR, nearest
 from edgesppo.terminal.output import aside, is_broken_pipe, quieted
 
@@ -229,10 +230,8 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except EdgesppoError as error:
             raise CliError(error, as_json=ctx.meta.get(JSON_KEY, False)) from None
-        except KeyboardInterrupt as stopped:
-            # Some carry a text, which says how to resume.
-            aside(f"\nedgesppo: {stopped}" if stopped.args else "", matters=bool(stopped.args))
-            ctx.exit(INTERRUPTED)
+        except (KeyboardInterrupt, Terminated) as stopped:
+            ctx.exit(_tell_how_to_resume(stopped))
         except click.Abort as abort:  # at a question: Ctrl-C, or the end of standard input
             if not isinstance(abort.__context__, KeyboardInterrupt):
                 raise
@@ -249,6 +248,15 @@ class _LazyGroup(click.Group):
             if os.environ.get("EDGESPPO_DEBUG") and not isinstance(error, OSError):
                 raise
             raise CliError(_ours(error), as_json=ctx.meta.get(JSON_KEY, False)) from None
+
+
+def _tell_how_to_resume(stopped: KeyboardInterrupt | Terminated) -> int:
+    """Print the text of an interruption, if it has one; returns the exit code."""
+    if stopped.args:
+        aside(f"\nedgesppo: {stopped}", matters=True)
+    elif isinstance(stopped, KeyboardInterrupt):
+        aside("")  # after the ^C of the terminal
+    return stopped.exit_code if isinstance(stopped, Terminated) else INTERRUPTED
 
 
 def _note(line: str) -> None:

@@ -21,6 +21,7 @@ from edgesppo.errors import BadOverride, EdgesppoError
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
 from edgesppo.system.shell import shell_word
+from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.units import megabytes
 from edgesppo.terminal.progress import retry_notices
 
@@ -109,7 +110,7 @@ def convert_command(
 
     click.get_current_context().with_resource(retry_notices())
     found = source if Path(source).exists() else pull.source(source)
-    with _usage():
+    with raise_on_termination(), _usage():
         check_source(found)
         convert_quality.check_source(found, quality)
         if plan:

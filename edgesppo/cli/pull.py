@@ -24,6 +24,7 @@ from edgesppo.store.locate import of_entry
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.shell import shell_word
+from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.units import size
 from edgesppo.terminal.format import labelled
 from edgesppo.terminal.progress import retry_notices, transfer
@@ -67,6 +68,7 @@ def pull_command(
     """
     started, fetched = time.monotonic(), 0
     click.get_current_context().with_resource(retry_notices())
+    click.get_current_context().with_resource(raise_on_termination())
     request = pull.parse_request(model)
     _check_adapters(request.entry, adapters, convert=convert)
     entry = pull.pin(request) if request.entry.is_pinned else request.entry

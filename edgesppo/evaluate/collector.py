@@ -98,8 +98,6 @@ class Collector:
             return
         with contextlib.suppress(OutputError):
             self.partial.save(self._done, sums)
-            if isinstance(error, Terminated):  # nobody reads its text
-                return
             kept = (
                 f"{self._done} of {len(self._corpus.samples)} samples are kept in "
                 f"{self.partial.path}: run the same command again to continue"

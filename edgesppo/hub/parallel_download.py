@@ -16,6 +16,7 @@ from edgesppo.hub.client import HubClient
 from edgesppo.hub.download import Downloader, part_path
 from edgesppo.hub.repository import RemoteFile
 from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system.signals import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -88,10 +89,11 @@ class _ParallelDownload:
             for worker in workers:
                 while worker.is_alive():
                     worker.join(_POLL_INTERVAL)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                "stopped; the partial download is kept: run the same command to resume it"
-            ) from None
+        except (KeyboardInterrupt, Terminated) as error:
+            error.args = (
+                "stopped; the partial download is kept: run the same command to resume it",
+            )
+            raise
         finally:
             self._stop.set()
             join_all(worker for worker in workers if worker.ident is not None)

@@ -115,24 +115,33 @@ class _Job:
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Hold back Ctrl-C within the block until its next safe point: a call of the yielded function.
 
-    The end of the block is a safe point, too. Other threads than the main one, and programs that
-    ignore Ctrl-C, see no difference.
+    So are SIGTERM and SIGHUP where they raise Terminated. The end of the block is a safe point,
+    too. Other threads than the main one, and programs that ignore Ctrl-C, see no difference.
     """
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
+    numbers: list[int] = [signal.SIGINT, *_terminating()]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: handler for number, handler in handlers.items() if callable(handler)}
     pending: list[int] = []
+
+    def hold(number: int, _frame: object) -> None:
+        pending.append(number)
 
     def deliver() -> None:
         if pending:
-            previous(pending.pop(), None)
+            number = pending.pop(0)
+            previous[number](number, None)
 
-    signal.signal(signal.SIGINT, lambda number, _frame: pending.append(number))
+    for number in previous:
+        signal.signal(number, hold)
     try:
         yield deliver
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            if signal.getsignal(number) is hold:  # else its handler has run, and set another
+                signal.signal(number, handler)
     deliver()
 
 
@@ -144,7 +153,15 @@ def shielded() -> Iterator[None]:
 
 
 class Terminated(SystemExit):
-    """The process was told to end by a signal; the exit code is 128 + the signal's number."""
+    """The process was told to end by a signal; the exit code is 128 + the signal's number.
+
+    Like KeyboardInterrupt it may be given a text, which says how to resume.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(self.exit_code)
+        self.args = ()
 
 
 @contextlib.contextmanager
@@ -152,9 +169,12 @@ def raise_on_termination() -> Iterator[None]:
     """Make SIGTERM and SIGHUP raise Terminated in the main thread while the block runs.
 
     Callers save their work and end. A signal that was ignored before, as under `nohup`, stays so.
+    Does nothing in other threads, which can set no handlers.
     """
-    available = [getattr(signal, name) for name in _TERMINATING if hasattr(signal, name)]
-    numbers = [number for number in available if signal.getsignal(number) is not signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in _terminating() if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _on_termination) for number in numbers}
     try:
         yield
@@ -169,8 +189,7 @@ def kept_termination() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # which can set none
         return
-    available = [getattr(signal, name) for name in _TERMINATING if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in available}
+    before = {number: signal.getsignal(number) for number in _terminating()}
     try:
         yield
     finally:
@@ -180,12 +199,15 @@ def kept_termination() -> Iterator[None]:
 
 
 def _on_termination(number: int, _frame: object) -> None:
-    for name in _TERMINATING:  # a second signal must not interrupt the saving
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for each in _terminating():  # a second signal must not interrupt the saving
+        signal.signal(each, signal.SIG_IGN)
     if number == getattr(signal, "SIGHUP", None):
         detach_terminal()
-    raise Terminated(128 + number)
+    raise Terminated(number)
+
+
+def _terminating() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in _TERMINATING if hasattr(signal, name)]
 
 
 def detach_terminal() -> None:

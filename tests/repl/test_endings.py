@@ -256,7 +256,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_ctrl_c_at_a_question_is_130_and_a_no(home: Path, demo_gguf: Path) -> None:
-    copy = home / "converted" / "gone.gguf"
+    copy = home / "converted" / "gone-q4_k_m-01234567-0123456789abcdef.gguf"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(demo_gguf.read_bytes())
     copy.with_suffix(".from").write_text(str(home / "no-folder"))

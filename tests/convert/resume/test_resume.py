@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
+from edgesppo.cli import main
 from edgesppo.errors import BadCheckpoint, OutputError
 from edgesppo.system.fs import FileSystem
+from edgesppo.terminal import progress as shown
 from edgesppo_convert import Progress, convert, pipeline
 from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.output import journal_path, part_path
@@ -42,6 +48,25 @@ def test_an_interrupted_conversion_is_resumed(source: Path, out: Path, whole: by
     assert seen[-1].done_bytes == seen[-1].total_bytes
     assert out.read_bytes() == whole
     assert names(out) == {out.name}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_conversion_that_is_told_to_end_says_what_is_kept(
+    source: Path, out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(progress: Progress) -> None:
+        if progress.done_bytes >= 45_000:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    words = ["convert", str(source), "-o", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(shown, "conversion_progress", lambda _: nullcontext(end))
+        result = CliRunner().invoke(main, words)
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert re.search(r"stopped; \d+ of 13 tensors are kept in .*: run the same", result.stderr)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    CliRunner().invoke(main, words, catch_exceptions=False)
+    assert out.read_bytes() == whole
 
 
 def test_short_reads_and_writes_lose_nothing(source: Path, out: Path, whole: bytes) -> None:
