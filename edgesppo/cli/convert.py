@@ -125,6 +125,10 @@ def convert_command(
                 "Missing option '-o' / '--output' (or --plan); for example: edgesppo convert"
                 f" {shell_word(source)} -o {_example(source)}"
             )
+        if output == "-":
+            raise click.UsageError(
+                "a GGUF file is not written in order, so not to standard output; expected -o FILE"
+            )
         _note(found, output, keep=chosen["keep"])
         with convert_quality.improved(found, output, quality, chosen) as allocation:
             result = _convert(found, output, chosen)

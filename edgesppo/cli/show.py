@@ -26,6 +26,7 @@ from edgesppo.store import locate
 from edgesppo.store.expected import absent_entry
 from edgesppo.store.origin import origin
 from edgesppo.system.fs import hash_file
+from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
     if as_json:
         emit_json({**card, "here": True, **({} if entry is None else published_values(entry))})
         return
-    tell(card["name"] or path.name)
+    tell(card["name"] or one_line(path.name))
     _tell_lines(_lines(card))
     if entry is not None:
         _tell_lines(published_lines(entry))
@@ -97,7 +98,7 @@ def _sha256(path: Path) -> str:
 
 def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     model, lineage = card["model"], card["lineage"]
-    yield "file", card["path"]
+    yield "file", one_line(card["path"])
     yield "size", size(card["bytes"])
     if "sha256" in card:
         yield "sha256", card["sha256"]

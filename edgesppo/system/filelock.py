@@ -54,7 +54,7 @@ def open_locked(path: Path, files: FileSystem, *, to_write: bool = True) -> int:
     """
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
-            _check_regular(path.lstat().st_mode)
+            _check_regular(path, path.lstat().st_mode)
         try:
             descriptor = files.open_or_create(path)
         except PermissionError:
@@ -62,7 +62,7 @@ def open_locked(path: Path, files: FileSystem, *, to_write: bool = True) -> int:
                 raise
             descriptor = files.open_to_read(path)
         try:
-            _check_regular(os.fstat(descriptor).st_mode)
+            _check_regular(path, os.fstat(descriptor).st_mode)
             _lock(path, descriptor, files)
             if _is_at(path, descriptor):
                 return descriptor
@@ -215,10 +215,10 @@ def being_written(target: Path, held: LockHeld) -> OutputError:
     )
 
 
-def _check_regular(mode: int) -> None:
+def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-        raise OSError(errno.EINVAL, f"it is {what} and was not created by edgesppo; remove it")
+        raise OSError(errno.EINVAL, f"{path} is {what}, not created by edgesppo; remove it")
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -25,12 +25,15 @@ _MAX_NAME = 255  # bytes, on most file systems
 def cache_dir() -> Path:
     """The folder for models and other caches: $EDGESPPO_HOME, else the platform's cache folder."""
     if home := os.environ.get("EDGESPPO_HOME"):
-        return expand_user("EDGESPPO_HOME", home)
+        folder = expand_user("EDGESPPO_HOME", home)
+        if not folder.is_absolute():  # it would be another one in each working folder
+            raise UsageError(f"EDGESPPO_HOME is {home!r}, expected an absolute path")
+        return folder
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "edgesppo"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "edgesppo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesppo"
+    return _xdg("XDG_CACHE_HOME", ".cache") / "edgesppo"
 
 
 def nearest_existing(folder: Path) -> Path:
@@ -61,7 +64,13 @@ def data_dir() -> Path:
         return Path.home() / "Library" / "Application Support" / "edgesppo"
     if sys.platform == "win32":
         return cache_dir()
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgesppo"
+    return _xdg("XDG_DATA_HOME", ".local/share") / "edgesppo"
+
+
+def _xdg(variable: str, usual: str) -> Path:
+    """A base folder of the XDG specification, which has a relative one ignored."""
+    folder = Path(os.environ.get(variable, ""))
+    return folder if folder.is_absolute() else Path.home() / usual
 
 
 def portable_name_fault(name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import struct
@@ -157,3 +158,12 @@ def test_a_file_that_is_no_model_is_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"edgesppo: {path} is not a GGUF file")
     assert result.stdout == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")
+def test_a_files_name_is_printed_on_one_line(tmp_path: Path, demo_gguf: Path) -> None:
+    path = tmp_path / "a\nb.gguf"
+    path.symlink_to(demo_gguf)
+    result = CliRunner().invoke(main, ["show", str(path)])
+    assert result.exit_code == 0
+    assert "\nb.gguf" not in result.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import sys
 import threading
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
+from edgesppo.cli import main
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.system.fs import FileSystem
 from edgesppo_convert import Progress, convert, pipeline
@@ -359,3 +362,16 @@ def test_the_written_file_is_what_gguf_reads(out: Path, order: tuple[str, str]) 
     assert [tensor.data.tolist() for tensor in reader.tensors] == [[[1, 2, 3]], [4, 5]]
     assert [list(tensor.shape) for tensor in reader.tensors] == [[3, 1], [2]]
     assert names(out) == ["model.gguf"]
+
+
+def test_what_lies_in_the_journals_place_is_named(source: Path, out: Path) -> None:
+    journal = out.with_name(f".{out.name}.edgesppo-journal")
+    journal.mkdir()
+    with pytest.raises(OutputError, match=f"{re.escape(str(journal))} is not a regular file"):
+        convert(source, out)
+
+
+def test_standard_output_is_no_file(source: Path) -> None:
+    result = CliRunner().invoke(main, ["convert", str(source), "-o", "-"])
+    assert result.exit_code == 2
+    assert "expected -o FILE" in result.stderr

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,13 +16,13 @@ from click.testing import CliRunner
 
 from edgesppo.cli import COMMANDS, main
 from edgesppo.llama import build_info
+from edgesppo.system import paths
 from edgesppo.tuning import bench
 from tests.conftest import DEMO
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from click.testing import Result
 
@@ -203,3 +204,16 @@ def test_a_bad_lock_is_one_finding_with_what_to_do(fresh_home: Path) -> None:
 def test_a_home_of_nobody_is_told(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "~no-such-user/x")
     assert f"{variable} is '~no-such-user/x'" in run("list", code=1).stderr
+
+
+def test_a_relative_home_is_refused_and_a_relative_base_folder_ignored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGESPPO_HOME", "here")
+    assert "EDGESPPO_HOME is 'here', expected an absolute path" in run("list", code=1).stderr
+    monkeypatch.setenv("EDGESPPO_HOME", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert paths.cache_dir() == Path.home() / ".cache" / "edgesppo"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert paths.cache_dir() == tmp_path / "edgesppo"
