@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_PICKLE = "adapter_model.bin"
+MLX_WEIGHTS = "adapters.safetensors"
 
 
 class Adapter(SmallFiles):
@@ -134,6 +135,12 @@ def _check_folder(folder: Path) -> None:
         raise UnsupportedCheckpoint(
             f"{folder} has its weights only as {ADAPTER_PICKLE}, a pickle, which can run code when"
             " it is read; save the adapter again with save_pretrained(..., safe_serialization=True)"
+        )
+    if name_exists(folder / MLX_WEIGHTS):
+        raise UnsupportedCheckpoint(
+            f"{folder} is an adapter of MLX ({MLX_WEIGHTS}), expected one of PEFT; fuse it, then"
+            f" convert OUT: mlx_lm.fuse --model BASE --adapter-path {shell_word(str(folder))}"
+            " --save-path OUT"
         )
     raise BadCheckpoint(f"{folder} has no {ADAPTER_WEIGHTS}; copy it from where it was trained")
 

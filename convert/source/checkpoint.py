@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, ModelNotFound
+from edgesppo.errors import BadCheckpoint
 from edgesppo.hub.repository import REVISION
 from edgesppo.system import notices
 from edgesppo.system.shell import shell_word
@@ -71,14 +71,12 @@ class Checkpoint(SmallFiles):
     """A checkpoint folder, open for reading; a context manager.
 
     `config` is its config.json, `tensors` every tensor by name, `shards` the files that hold them,
-    `where` its name in messages. Raises ModelNotFound, BadCheckpoint, UnsupportedCheckpoint.
+    `where` its name in messages. Raises BadCheckpoint, UnsupportedCheckpoint.
     """
 
     _hint = "is the download complete?"
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise ModelNotFound(f"there is no checkpoint folder {folder}")
         self._folder = folder
         self._open(str(folder), _find_origin(folder))
 

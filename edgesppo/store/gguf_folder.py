@@ -25,17 +25,26 @@ _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
 _BESIDE = ("adapter", "imatrix", "mmproj")
 
 
-def gguf_in(folder: Path) -> Path | None:
-    """The only model among a folder's GGUF files; None for a checkpoint, and where there is none.
+def model_in(folder: Path) -> Path:
+    """The model that a folder stands for: its only GGUF file, or else a checkpoint's folder.
 
     A model's folder in the hub's cache stands for its snapshot. Raises UsageError for several.
+    """
+    snapshot = _snapshot(folder) if "snapshots" in _names(folder) else None
+    if snapshot is None:
+        return _gguf_in(folder) or folder
+    is_checkpoint = (snapshot / "config.json").is_file()
+    return _gguf_in(snapshot) or (snapshot if is_checkpoint else folder)
+
+
+def _gguf_in(folder: Path) -> Path | None:
+    """The only model among a folder's GGUF files; None for a checkpoint, and where there is none.
+
+    Raises UsageError for several.
     """
     names = _names(folder)
     if "config.json" in names and any(name.endswith(".safetensors") for name in names):
         return None
-    snapshot = _snapshot(folder) if "snapshots" in names else None
-    if snapshot is not None:
-        return gguf_in(snapshot)
     found = [folder / name for name in sorted(names) if is_gguf_name(name)]
     found = [path for path in found if path.is_file() and not _is_beside(path)]
     if len(found) < 2:

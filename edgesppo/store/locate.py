@@ -16,7 +16,7 @@ from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, REPOSITORY, PinnedModel
 from edgesppo.store import imported, layout, user_state
-from edgesppo.store.gguf_folder import gguf_in
+from edgesppo.store.gguf_folder import model_in
 from edgesppo.store.near import near_model
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ def find(model: str | Path, advice: str | None = None) -> Found:
         # These are raised for a name that is too long, an unknown user's home, and a NUL character.
         path = path.expanduser()
         is_folder, exists = path.is_dir(), path.exists()
-    file = gguf_in(path) if is_folder else path if exists else None
-    if file is not None:
-        return Found(file.stem, file, is_checkpoint=False)
-    if is_folder:
-        return Found(path.resolve().name, path, is_checkpoint=True)
+    if exists:
+        found = model_in(path) if is_folder else path
+        is_checkpoint = found.is_dir()
+        name = path.resolve().name if is_checkpoint else found.stem
+        return Found(name, found, is_checkpoint)
     lock = layers.read()
     entry = lock.models.get(str(model)) or lock.of_repository(str(model))
     if entry is not None:

@@ -33,7 +33,7 @@ from edgesppo.lockfile.entries import (
 )
 from edgesppo.store import imported
 from edgesppo.store.converted import is_input
-from edgesppo.store.gguf_folder import gguf_in
+from edgesppo.store.gguf_folder import model_in
 from edgesppo.store.layout import model_file
 from edgesppo.store.near import near_file
 from edgesppo.system.fs import hash_file
@@ -107,7 +107,7 @@ def _model_at(path: Path) -> Path:
         raise UsageError(
             f"{path}: the path is not valid UTF-8, so a lock cannot hold it; rename the file"
         ) from None
-    return (gguf_in(source) if source.is_dir() else None) or source
+    return model_in(source) if source.is_dir() else source
 
 
 def _absolute(path: Path) -> Path:
@@ -126,11 +126,11 @@ def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
 
     look_ahead(folder)
     with Checkpoint(folder) as checkpoint:
-        card = read_card(checkpoint.read_small(CARD))
+        card, name = read_card(checkpoint.read_small(CARD)), checkpoint.origin.name
     licence = card.license or card.license_in_text or UNKNOWN_LICENSE
     text = card.license_in_text if card.license else None
-    return folder.name, {
-        "description": f"{folder.name}, a checkpoint of your own",
+    return name, {
+        "description": f"{name}, a checkpoint of your own",
         "license": licence,
         "license_in_text": text,
         "license_link": _link(card.license_link),

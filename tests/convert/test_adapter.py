@@ -272,6 +272,10 @@ def test_factors_whose_product_has_no_number_are_refused(base: Path, tmp_path: P
         look_ahead(base, adapters=["/dev/null"])
 
 
+def _mlx(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").rename(folder / "adapters.safetensors")
+
+
 def _pickle(folder: Path) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
 
@@ -283,6 +287,7 @@ def _pickle(folder: Path) -> None:
         (lambda f: (f / "adapter_config.json").unlink(), BadCheckpoint, "is not an adapter"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), BadCheckpoint, "has no adapter_mo"),
         (_pickle, UnsupportedCheckpoint, "a pickle.*safe_serialization"),
+        (_mlx, UnsupportedCheckpoint, "of MLX.*mlx_lm.fuse --model BASE --adapter-path"),
         (
             lambda f: (f / "adapter_config.json").write_text("<!DOCTYPE html><html>"),
             BadCheckpoint,

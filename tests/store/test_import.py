@@ -12,6 +12,7 @@ import pytest
 from edgesppo.errors import UsageError
 from edgesppo.store import imported, locate, register
 from tests.conftest import DEMO
+from tests.support.fake_hub import REPOSITORY, cached
 from tests.support.pulls import NAME, run, states
 
 if TYPE_CHECKING:
@@ -63,6 +64,17 @@ def test_a_name_goes_on_naming_the_same_file(
     message = run("import", str(other), "--name", "mine", code=1).stderr
     assert f"the name mine is taken by {one}; choose another: edgesppo import {other}" in message
     assert locate.find("mine").path == one
+
+
+def test_a_models_folder_of_the_hubs_cache_stands_for_its_snapshot(
+    fresh_home: Path, tmp_path: Path
+) -> None:
+    assert fresh_home.is_dir()
+    snapshot = cached(DEMO, tmp_path)
+    folder = snapshot.parent.parent
+    assert locate.find(folder).path == snapshot
+    run("import", str(folder))
+    assert locate.find(REPOSITORY.split("/")[1].lower()).path == snapshot
 
 
 @pytest.mark.skipif(os.name == "nt", reason="any folder may have such a name there")
