@@ -31,7 +31,7 @@ from edgesppo.native_build import workplace
 from edgesppo.native_build.builds import possible_builds
 from edgesppo.native_build.child import heeding_signals, run, say
 from edgesppo.native_build.failure import CutShort, Failed, Interrupted
-from edgesppo.native_build.pip import Pip, clean_environment
+from edgesppo.native_build.pip import OLDEST_PIP, Pip, clean_environment, is_too_old
 from edgesppo.native_build.wheel import ADVICE, compile_wheel, kept_wheel, loadable
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _PROBE = (
     "print('%d.%d' % sys.version_info[:2], pip.__version__)"
 )
 _OWN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-_OLDEST_PIP = (23, 1)  # older ones pass no options to a compilation, or were never tried
 _OPTIONAL = "fast"  # an extra that is left out where there is no wheel of what it brings
 _WHEELS_ONLY = ("numba", "llvmlite")
 _VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"
@@ -104,7 +103,7 @@ class _SetUp:
                 return
             pip_version = self._usable_environment()
             pip = Pip(self._python, self._scratch)
-            if tuple(map(int, re.findall(r"\d+", pip_version)[:2])) < _OLDEST_PIP:
+            if is_too_old(pip_version):
                 self._renew(pip, pip_version)
             kept = loadable(pip, self._builds, kept_wheel(self._builds))
             wheel = kept or compile_wheel(pip, self._builds)
@@ -194,10 +193,9 @@ class _SetUp:
 
     def _renew(self, pip: Pip, version: str) -> None:
         """Bring pip up to date."""
-        oldest = ".".join(map(str, _OLDEST_PIP))
-        doing = f"bringing pip {version} up to date ({oldest} or newer is needed)"
+        doing = f"bringing pip {version} up to date ({OLDEST_PIP} or newer is needed)"
         with self._installing():
-            pip.run("install", "--upgrade", f"pip>={oldest}", doing=doing)
+            pip.run("install", "--upgrade", f"pip>={OLDEST_PIP}", doing=doing)
 
     def _install(self, pip: Pip, wheel: Path) -> None:
         doing = "installing the packages"

@@ -19,12 +19,11 @@ from edgesppo.native_build import workplace
 from edgesppo.native_build.builds import Build, possible_builds, wheels_dir
 from edgesppo.native_build.child import heeding_signals, run, say
 from edgesppo.native_build.failure import Failed
-from edgesppo.native_build.pip import Pip, clean_environment
+from edgesppo.native_build.pip import OLDEST_PIP, Pip, clean_environment, is_too_old
 from edgesppo.native_build.wheel import ADVICE, compile_wheel, kept_wheel, loadable
 
 LIBRARY = "llama-cpp-python"
 BUNDLE_ADVICE = "a bundle keeps the llama.cpp it was made with; make it anew: make bundle"
-_OLDEST_PIP = (22, 1)  # the first that knows --config-settings
 
 
 @dataclass(frozen=True)
@@ -127,10 +126,9 @@ def _own_pip(scratch: Path) -> Pip:
             f"{python} has no pip, which builds and installs the library; to get it:"
             f" {python} -m ensurepip"
         ) from None
-    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST_PIP:
-        oldest = ".".join(map(str, _OLDEST_PIP))
+    if is_too_old(version):
         raise BuildError(
-            f"pip {version} is too old, {oldest} or newer is needed:"
+            f"pip {version} is too old, {OLDEST_PIP} or newer is needed:"
             f" {python} -m pip install --upgrade pip"
         )
     return Pip(python, scratch)

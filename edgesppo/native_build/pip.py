@@ -25,6 +25,18 @@ _SETTINGS = (
 _SETTING = re.compile(r"^(global|install)\.([a-z-]+)=(.+)$")
 
 
+OLDEST_PIP = "22.1"  # the first that passes options to a compilation (--config-settings)
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a pip of this version cannot be used."""
+    return _numbers(version) < _numbers(OLDEST_PIP)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
 class Pip:
     """The pip of an environment; what it writes meanwhile is kept in a folder of ours."""
 

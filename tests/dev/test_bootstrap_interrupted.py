@@ -76,7 +76,7 @@ def test_cut_short_at_any_step_it_ends_its_children_and_is_done_the_next_time(
     fake: FakePython, step: str, number: signal.Signals
 ) -> None:
     fake.keep_a_wheel().unlink()
-    fake.behave({step: {"waits": True}}, pip="23.0.1")
+    fake.behave({step: {"waits": True}}, pip="22.0.2")
     process = start(fake)
     children = fake.waiting()
     process.send_signal(number)
@@ -87,7 +87,7 @@ def test_cut_short_at_any_step_it_ends_its_children_and_is_done_the_next_time(
     wait_for_end_of(children)
     hidden = {path.name for path in fake.venv.iterdir() if path.name.startswith(".")}
     assert hidden <= {".edgesppo-unfinished"}
-    fake.behave(pip="23.0.1")
+    fake.behave(pip="22.0.2")
     assert end(start(fake))[0] == 0
 
 
