@@ -15,7 +15,7 @@ from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.store import commit_lock, converted, layout
-from edgesppo.system import filelock
+from edgesppo.system import filelock, in_use
 from edgesppo.system.fs import FileSystem, cannot_write
 from edgesppo.system.paths import cache_dir
 
@@ -156,7 +156,16 @@ def _in_use(what: str, who: str) -> OutputError:
 
 
 def remove_item(item: Removable) -> None:
-    """Remove a file or folder; with a converted copy, also its .from file. Raises OutputError."""
+    """Remove a file or folder; with a converted copy, also its .from file.
+
+    Raises OutputError, also for a copy that another process uses.
+    """
+    if item.what in (ORPHAN, COPY):
+        with suppress(FileNotFoundError):
+            if in_use.is_used(item.path):
+                raise OutputError(
+                    f"{item.path} is being used by another process; wait for it, or stop it"
+                )
     _remove(item.path)
     origin = item.path.with_suffix(".from")
     if item.what in (ORPHAN, COPY) and origin.is_file():

@@ -61,6 +61,16 @@ def remove_unused(path: Path) -> bool:
     return True
 
 
+def is_used(path: Path) -> bool:
+    """Whether a process uses a file. Raises OSError."""
+    files = FileSystem()
+    descriptor = files.open(path)
+    try:
+        return _is_used(descriptor, files)
+    finally:
+        files.close(descriptor)
+
+
 def _is_used(descriptor: int, files: FileSystem) -> bool:
     try:
         files.lock(descriptor)

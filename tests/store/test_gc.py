@@ -18,6 +18,7 @@ from edgesppo.store import commit_lock, gc, layout, locate
 from edgesppo.store import pull as obtain
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
+from edgesppo.system.in_use import InUse
 from tests.conftest import DEMO
 from tests.support.fake_hub import REVISION, FakeHub
 from tests.support.pulls import NAME, SECOND, pulled, run, states
@@ -37,6 +38,12 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     mine = shutil.copytree(folder, tmp_path / "mine")
     orphan, kept = ensure_converted(locate.find(mine)), ensure_converted(locate.find(NAME))
     shutil.rmtree(mine)
+    held = InUse(orphan)  # as while another process measures on it
+    refused = run("gc", "--yes", code=1)
+    assert orphan.exists()
+    assert f"{orphan} is being used by another process" in refused.stderr
+    held.release()
+    part.write_bytes(b"1" * 1000)
     expected = 1000 + orphan.stat().st_size
     dry = json.loads(run("gc", "--dry-run", "--json").stdout)
     assert (dry["freed_bytes"], part.exists()) == (expected, True)
