@@ -26,7 +26,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
+CHECKOUT = Path(__file__).parent.parent
+DEMO = CHECKOUT / "edgesppo" / "demo"
+
+if sys.dont_write_bytecode:  # then every process would compile the tests anew, for ten seconds
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(CHECKOUT / ".pytest_cache" / "byte-code")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 gc.disable()  # while thousands of tests are collected, none of which is garbage
@@ -57,18 +64,6 @@ def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("EDGESPPO_HOME", str(home))
         patch.delenv("EDGESPPO_DEBUG", raising=False)
         yield home
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _children_share_byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where Python may leave none beside its sources, each child would compile all of them."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with pytest.MonkeyPatch.context() as patch:
-        if sys.dont_write_bytecode:
-            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-            patch.setenv("PYTHONPYCACHEPREFIX", str(shared / "byte-code"))
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
