@@ -101,7 +101,7 @@ def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(objects, arrays, tuples, combined, beside)
 
 
-@settings(max_examples=300 if LONG else 100, deadline=None, derandomize=True)
+@settings(max_examples=300 if LONG else 40, deadline=None, derandomize=True)
 @given(st.recursive(_leaves, _grown, max_leaves=8), st.randoms())
 def test_whatever_the_grammar_of_a_random_schema_generates_satisfies_it(
     asked: Any, rng: random.Random
@@ -191,7 +191,7 @@ def test_escapes_of_patterns_mean_what_they_say() -> None:
 _decimals = st.decimals(-1_200, 1_200, allow_nan=False, places=2)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120 if LONG else 40, deadline=None, derandomize=True)
 @given(_decimals, _decimals, st.booleans(), st.booleans(), st.booleans(), st.randoms())
 def test_exactly_the_numbers_between_the_bounds_are_accepted(
     a: Any, b: Any, open_low: bool, open_high: bool, whole: bool, rng: random.Random

@@ -200,8 +200,8 @@ CASES = [
     Case(
         "very long string bounds",
         {"type": "string", "maxLength": 64 * 64 + 64 + 2},
-        [f'"{"é" * n}"' for n in (0, 1, 63, 64, 65, 4095, 4096, 4097, 4161, 4162)],
-        [f'"{"é" * n}"' for n in (4163, 4200)],
+        [f'"{"é" * n}"' for n in (0, 63, 64, 65, 4096, 4162)],
+        [f'"{"é" * 4163}"'],
     ),
     Case(
         "pattern",
