@@ -14,7 +14,7 @@ import pytest
 from gguf import MODEL_TENSOR
 
 import edgesppo.demo
-from edgesppo_convert import ConvertResult, Progress, convert
+from edgesppo_convert import Progress, convert
 from edgesppo_convert.gemma2.architecture import Weight
 from edgesppo_convert.quant import quantize, recipe
 from tests.support.checkpoints import (
@@ -41,11 +41,12 @@ class Sources:
     folder: Path
 
     def checkpoint(self, name: str) -> Path:
-        if name == "demo" and (DEMO / "model.safetensors").exists():
+        """The demo, one of SHAPES, or "tiny" in another type, such as "tiny.f16"."""
+        if name == "demo":
             return DEMO
-        folder = self.folder / name
+        folder, (shape, _, dtype) = self.folder / name, name.partition(".")
         if not folder.exists():
-            write_checkpoint(folder, SHAPES["tiny" if name == "demo" else name])
+            write_checkpoint(folder, SHAPES[shape], dtype=dtype or "bf16", shards=2 if dtype else 1)
         return folder
 
     def plain(self, name: str) -> Path:
@@ -131,16 +132,15 @@ def test_the_layout_moves_tensors_and_changes_none(
     assert edge.sha256 != standard.sha256
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_the_number_of_threads_does_not_change_the_file(
-    sources: Sources, tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first: ConvertResult = convert(sources.checkpoint("tiny"), tmp_path / "first.gguf")
-    monkeypatch.setattr(
-        recipe, "CHUNK", 4096
-    )  # many chunks per tensor, so that they finish out of order
-    again = convert(sources.checkpoint("tiny"), tmp_path / "again.gguf", threads=threads)
-    assert again.sha256 == first.sha256
+    first = convert(sources.checkpoint("tiny"), tmp_path / "first.gguf")
+    # Many chunks per tensor, so that they finish out of order.
+    monkeypatch.setattr(recipe, "CHUNK", 4096)
+    for threads in (1, 2, 7):
+        again = convert(sources.checkpoint("tiny"), tmp_path / f"{threads}.gguf", threads=threads)
+        assert again.sha256 == first.sha256
 
 
 def stored_tensors(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -208,12 +208,11 @@ def test_f32_holds_the_checkpoints_values_with_one_added_to_norms(
 @pytest.mark.parametrize("kind", ["q4_k_m", "q8_0", "bf16"])
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 def test_other_sources_are_quantised_as_llama_model_quantize_does(
-    tmp_path: Path, dtype: str, kind: str
+    sources: Sources, tmp_path: Path, dtype: str, kind: str
 ) -> None:
-    folder = write_checkpoint(tmp_path / "source", SHAPES["tiny"], dtype=dtype, shards=2)
-    convert(folder, tmp_path / "f32.gguf", type="f32")
-    llama_quantize(tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind)
-    convert(folder, tmp_path / "ours.gguf", type=kind)
+    name = f"tiny.{dtype}"
+    llama_quantize(sources.plain(name), tmp_path / "theirs.gguf", kind)
+    convert(sources.checkpoint(name), tmp_path / "ours.gguf", type=kind)
     assert differences(tmp_path / "ours.gguf", tmp_path / "theirs.gguf") == []
 
 

@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo.gguf import reader
-from edgesppo_convert import convert
+from edgesppo_convert import convert, look_ahead
 from edgesppo_convert.quant.recipe import OVERRIDES, RECIPES
 from tests.convert.test_bytes import gguf_name
 from tests.support.checkpoints import SHAPES, resized, tensor_shapes, write_checkpoint
 from tests.support.imatrix_files import means, random_sums, write_dat, write_gguf
-from tests.support.llama_quantizer import FILE_TYPES, differences, llama_quantize
+from tests.support.llama_quantizer import FILE_TYPES, differences, llama_quantize, llama_types
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
 SMALL = {
-    # enough layers for every rule on layers; four heads to a KV head
-    "deep": resized(SHAPES["tiny"], layers=17 if LONG else 9, ffn=256, head_dim=64 if LONG else 16),
-    "shared": resized(SHAPES["tiny"], layers=9 if LONG else 3, ffn=256, kv_heads=1),
+    # as few layers as every rule on layers needs; four heads to a KV head
+    "deep": resized(SHAPES["tiny"], layers=17 if LONG else 8, ffn=256, head_dim=64 if LONG else 16),
+    "shared": resized(SHAPES["tiny"], layers=8, ffn=256, kv_heads=1),
     "shallow": resized(SHAPES["tiny"], layers=2, ffn=256, head_dim=16),
     # rows that 256 does not divide
     "odd": SHAPES["odd"] if LONG else resized(SHAPES["odd"], hidden=96, ffn=160, head_dim=24),
@@ -49,7 +50,18 @@ class Models:
             convert(self.checkpoint(name), path, type="f32", layout="standard")
         return path
 
-    def sums(self, name: str) -> dict[str, NDArray[np.float32]]:
+    def importance(
+        self, name: str, calibrated: bool
+    ) -> tuple[dict[str, NDArray[np.float32]] | None, Path | None]:
+        """An importance matrix for llama.cpp and one for the converter, or none."""
+        if not calibrated:
+            return None, None
+        sums, path = self._sums(name), self.folder / f"{name}.imatrix"
+        if not path.exists():
+            (write_dat if name == "odd" else write_gguf)(path, sums)
+        return means(sums), path
+
+    def _sums(self, name: str) -> dict[str, NDArray[np.float32]]:
         """Importances as llama-imatrix measures them: for the layers' matrices only."""
         shapes = dict(tensor_shapes(SMALL[name]))
         return random_sums(
@@ -61,15 +73,14 @@ class Models:
         )
 
 
-# Every type with enough layers for every rule, and a sample of the rest.
-SHAPED = [name for name in SMALL if name != "shallow"]
-CASES = [
-    (name, kind, calibrated)
-    for at, kind in enumerate(FILE_TYPES)
-    for n, name in enumerate(SHAPED)
-    for calibrated in (False, True)
-    if LONG or (calibrated == (at % 2 == 0) and (name == "deep" or at % (len(SHAPED) - 1) == n - 1))
-]
+def some(kinds: Iterable[str]) -> list[tuple[str, bool]]:
+    """Each kind with or without an importance matrix, in turn; with and without it if LONG."""
+    return [
+        (kind, calibrated)
+        for at, kind in enumerate(kinds)
+        for calibrated in (False, True)
+        if LONG or calibrated == (at % 2 == 0)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +92,28 @@ def test_every_type_is_held_against_llama_cpp() -> None:
     assert set(RECIPES) == set(FILE_TYPES)
 
 
-@pytest.mark.parametrize(("name", "kind", "calibrated"), CASES)
-def test_every_tensor_is_llama_cpps_in_type_and_bytes(
-    models: Models, tmp_path: Path, name: str, kind: str, calibrated: bool
+def types(models: Models, name: str, **chosen: Any) -> dict[str, str]:
+    return {t.name: t.type for t in look_ahead(models.checkpoint(name), **chosen).tensors}
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("kind", FILE_TYPES)
+def test_every_tensor_gets_the_type_that_llama_cpp_gives_it(
+    models: Models, kind: str, name: str
 ) -> None:
-    sums, imatrix = models.sums(name), None
-    if calibrated:
-        write = write_dat if name == "odd" else write_gguf
-        imatrix = write(tmp_path / "imatrix", sums)
+    for calibrated in (False, True):
+        importance, imatrix = models.importance(name, calibrated)
+        theirs = llama_types(models.plain(name), kind, importance=importance)
+        assert types(models, name, type=kind, imatrix=imatrix) == theirs
+
+
+@pytest.mark.parametrize("name", [*SMALL] if LONG else ["shallow", "odd"])
+@pytest.mark.parametrize(("kind", "calibrated"), some(FILE_TYPES))
+def test_every_tensor_is_llama_cpps_in_type_and_bytes(
+    models: Models, tmp_path: Path, kind: str, calibrated: bool, name: str
+) -> None:
+    importance, imatrix = models.importance(name, calibrated)
     theirs, ours = tmp_path / "theirs.gguf", tmp_path / "ours.gguf"
-    importance = means(sums) if calibrated else None
     llama_quantize(models.plain(name), theirs, kind, importance=importance)
     convert(models.checkpoint(name), ours, type=kind, imatrix=imatrix)
     assert differences(ours, theirs) == []
@@ -98,49 +121,46 @@ def test_every_tensor_is_llama_cpps_in_type_and_bytes(
     assert found == {FILE_TYPES[kind]}
 
 
-@pytest.mark.parametrize(
-    ("wanted", "calibrated"),
-    [
-        (wanted, calibrated)
-        for at, wanted in enumerate(OVERRIDES)
-        for calibrated in (False, True)
-        if LONG or calibrated == (at % 2 == 0)
-    ],
-)
-def test_every_override_is_llama_cpps(
-    models: Models, tmp_path: Path, wanted: str, calibrated: bool
+def overrides(wanted: str, name: str) -> list[tuple[str, str]]:
+    """Some in the middle of the layers, which shift llama.cpp's count of the others."""
+    if name == "odd":
+        return [("attn_[kv]|ffn", wanted)]
+    layers = "[3-5]" if name == "deep" else "1"
+    return [(rf"blk\.{layers}\.", wanted), ("attn_q|token_embd", "q5_0"), ("attn", "q6_k")]
+
+
+def spelt(used: list[tuple[str, str]]) -> list[str]:
+    return [f"{pattern}={kind}" for pattern, kind in used]
+
+
+@pytest.mark.parametrize("name", ["deep", "odd"])
+@pytest.mark.parametrize("wanted", OVERRIDES)
+def test_every_override_gives_the_types_of_llama_cpps(
+    models: Models, wanted: str, name: str
 ) -> None:
-    """An override in the middle of the layers, which shifts llama.cpp's count of the others.
-
-    Only a few types are tried on many layers, unless LONG.
-    """
-    layers, deep = ("[4-7]", "deep") if LONG or wanted in ("q4_k", "iq4_nl") else ("1", "shallow")
-    overrides = [(rf"blk\.{layers}\.", wanted), ("attn_q|token_embd", "q5_0"), ("attn", "q6_k")]
-    for name in (deep, "odd"):
-        sums, imatrix = models.sums(name), None
-        if calibrated:
-            imatrix = write_gguf(tmp_path / f"{name}.imatrix", sums)
-        used = overrides if name == deep else [("attn_[kv]|ffn", wanted)]
-        theirs, ours = tmp_path / f"{name}.theirs", tmp_path / f"{name}.ours"
-        importance = means(sums) if calibrated else None
-        settings: dict[str, Any] = {"importance": importance, "overrides": used}
-        llama_quantize(models.plain(name), theirs, "q4_k_m", **settings)
-        convert(
-            models.checkpoint(name),
-            ours,
-            type="q4_k_m",
-            imatrix=imatrix,
-            tensor_types=[f"{pattern}={kind}" for pattern, kind in used],
-        )
-        assert differences(ours, theirs) == []
+    importance, imatrix = models.importance(name, calibrated=True)
+    used = overrides(wanted, name)
+    theirs = llama_types(models.plain(name), "q4_k_m", importance=importance, overrides=used)
+    assert types(models, name, tensor_types=spelt(used), imatrix=imatrix) == theirs
 
 
-@pytest.mark.parametrize("kind", ["q4_k_m", "q4_k_s", "iq4_xs", "q4_0"] if LONG else ["q4_k_m"])
+@pytest.mark.parametrize("name", ["deep" if LONG else "shallow", "odd"])
+@pytest.mark.parametrize(("wanted", "calibrated"), some(OVERRIDES))
+def test_every_override_gives_the_bytes_of_llama_cpps(
+    models: Models, tmp_path: Path, wanted: str, calibrated: bool, name: str
+) -> None:
+    importance, imatrix = models.importance(name, calibrated)
+    used = overrides(wanted, name)
+    theirs, ours = tmp_path / "theirs.gguf", tmp_path / "ours.gguf"
+    llama_quantize(models.plain(name), theirs, "q4_k_m", importance=importance, overrides=used)
+    convert(models.checkpoint(name), ours, imatrix=imatrix, tensor_types=spelt(used))
+    assert differences(ours, theirs) == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FILE_TYPES if "_k" in kind or "iq" in kind])
 def test_an_override_of_some_layers_shifts_the_rest_as_in_llama_cpp(
-    models: Models, tmp_path: Path, kind: str
+    models: Models, kind: str
 ) -> None:
     used = [(r"blk\.[0-3]\.(attn_v|ffn_down)", "q8_0")]
-    theirs, ours = tmp_path / "theirs.gguf", tmp_path / "ours.gguf"
-    llama_quantize(models.plain("deep"), theirs, kind, overrides=used)
-    convert(models.checkpoint("deep"), ours, type=kind, tensor_types=[f"{used[0][0]}=Q8_0"])
-    assert differences(ours, theirs) == []
+    theirs = llama_types(models.plain("deep"), kind, overrides=used)
+    assert types(models, "deep", type=kind, tensor_types=spelt(used)) == theirs

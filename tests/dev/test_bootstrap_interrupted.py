@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.fake_python import set_up
 from tests.support.paths import ROOT
 from tests.support.sweeps import LONG
 
@@ -88,7 +89,7 @@ def test_cut_short_at_any_step_it_ends_its_children_and_is_done_the_next_time(
     hidden = {path.name for path in fake.venv.iterdir() if path.name.startswith(".")}
     assert hidden <= {".edgesppo-unfinished"}
     fake.behave(pip="22.0.2")
-    assert end(start(fake))[0] == 0
+    assert set_up(fake) == 0
 
 
 @pytest.mark.parametrize(("printed", "made"), [("Collecting numpy", False), (UNPACKING, True)])
@@ -102,7 +103,7 @@ def test_it_is_made_anew_where_packages_were_being_changed(
     assert end(process)[0] == 130
     fake.calls()
     fake.behave()
-    assert end(start(fake))[0] == 0
+    assert set_up(fake) == 0
     assert any("-m venv" in line for line in fake.installed()) == made
 
 
@@ -134,7 +135,7 @@ def test_killed_while_packages_are_installed_it_is_made_anew(fake: FakePython) -
     os.kill(children[0], signal.SIGTERM)
     fake.calls()
     fake.behave()
-    assert end(start(fake))[0] == 0
+    assert set_up(fake) == 0
     assert "-m venv" in fake.installed()[0]
 
 

@@ -137,8 +137,12 @@ def write_endless_checkpoint(folder: Path, shape: Shape) -> Path:
 
 
 def write_hollow_checkpoint(folder: Path, shape: Shape) -> Path:
-    """Write a checkpoint of zero weights in a sparse file, which takes almost no disk space."""
-    write_checkpoint(folder, resized(shape, layers=0, hidden=1))
+    """Write a checkpoint of zero weights in a sparse file, which takes almost no disk space.
+
+    Most rows of a large embedding have no token.
+    """
+    vocabulary = min(shape.vocabulary, SHAPES["tiny"].vocabulary)
+    write_checkpoint(folder, resized(shape, layers=0, hidden=1, vocabulary=vocabulary))
     write_json(folder / "config.json", config(shape))
     tensors = list(tensor_shapes(shape))
     with (folder / "model.safetensors").open("wb") as file:

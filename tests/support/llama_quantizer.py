@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
@@ -46,24 +47,49 @@ def _nothing(level: int, text: bytes, data: Any) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence llama.cpp in the block; afterwards its log goes to the runtime again."""
+def quiet(log: Any = _nothing) -> Iterator[None]:
+    """Silence llama.cpp in the block, or hear its log; afterwards it goes to the runtime again."""
     library.start()
-    llama_cpp.llama_log_set(_nothing, None)
+    llama_cpp.llama_log_set(log, None)
     try:
         yield
     finally:
         llama_cpp.llama_log_set(library.capture, None)
 
 
-def llama_quantize(
-    source: Path,
-    target: Path,
+def llama_quantize(source: Path, target: Path, kind: str, **chosen: Any) -> None:
+    """Quantise a file; `importance` and `overrides` as _settings takes them."""
+    with _settings(kind, **chosen) as settings, quiet():
+        code = llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(settings))
+    assert code == 0
+
+
+def llama_types(source: Path, kind: str, **chosen: Any) -> dict[str, str]:
+    """The type that llama.cpp would give to each tensor, as it says in a dry run."""
+    said: list[bytes] = []
+
+    @llama_cpp.llama_log_callback
+    def keep(_level: int, text: bytes, _data: Any) -> None:
+        said.append(text)
+
+    with _settings(kind, **chosen) as settings, quiet(keep):
+        settings.dry_run = True
+        code = llama_cpp.llama_model_quantize(bytes(source), b"nothing", ctypes.byref(settings))
+    assert code == 0
+    log = b"".join(said).decode()
+    found = re.findall(
+        r"^\[ *\d+/ *\d+\] (\S+) +- .* type = +(\w+), .*?(?:\((\w+)\))?$", log, re.MULTILINE
+    )
+    return {name: (new or old).upper() for name, old, new in found}
+
+
+@contextlib.contextmanager
+def _settings(
     kind: str,
     *,
     importance: Mapping[str, NDArray[np.float32]] | None = None,
     overrides: Sequence[tuple[str, str]] = (),
-) -> None:
+) -> Iterator[llama_cpp.llama_model_quantize_params]:
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = FILE_TYPES[kind]
     settings.nthread = 2
@@ -73,9 +99,7 @@ def llama_quantize(
     if overrides:
         wanted = _overrides(overrides)
         settings.tt_overrides = ctypes.cast(wanted, type(settings.tt_overrides))
-    with quiet():
-        code = llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(settings))
-    assert code == 0
+    yield settings
 
 
 def _entries(importance: Mapping[str, NDArray[np.float32]]) -> Any:

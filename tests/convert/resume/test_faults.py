@@ -146,7 +146,6 @@ KILLED = """
 import os, signal, sys
 from edgesppo_convert import pipeline
 from edgesppo_convert.output import output
-from tests.support.imatrix_files import random_sums, write_dat
 from tests.support.faulty import Counting
 
 source, out, claim = sys.argv[1:4]
