@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import OutOfMemory, OutputError, UsageError
+from edgesppo.errors import OutOfMemory, OutputError
+from edgesppo.system import validate
 from edgesppo.system.conversion_progress import CONVERTING, HASHING, Progress
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.hardware import usable_cpus
@@ -42,8 +43,10 @@ if TYPE_CHECKING:
 
     from edgesppo.system.fs import Bytes
     from edgesppo_convert.plan.plan import ConversionPlan
-    from edgesppo_convert.plan.tensor_order import TensorJob
+    from edgesppo_convert.plan.tensor_order import Layout, TensorJob
     from edgesppo_convert.progress import Report
+    from edgesppo_convert.quant.kernels import Kernels
+    from edgesppo_convert.quant.recipe import RecipeName
     from edgesppo_convert.source.adapter import Adapter
     from edgesppo_convert.source.checkpoint import Checkpoint
     from edgesppo_convert.source.safetensors import Shard
@@ -68,57 +71,73 @@ class ConvertResult:
     doubt: str | None  # why the fast kernels were not used, although they are installed
 
 
+@validate.suggests_keywords
 def convert(
     source: str | Path,
     output: str | Path,
     *,
-    type: str = "q4_k_m",
+    type: RecipeName = "q4_k_m",
     tensor_types: Sequence[str] = (),
     imatrix: str | Path | None = None,
-    layout: str = "edge",
+    layout: Layout = "edge",
     adapters: Sequence[str | Path] = (),
-    threads: int | None = None,
-    kernels: str = "auto",
+    n_threads: int | None = None,
+    kernels: Kernels = "auto",
     force: bool = False,
-    progress: Report | None = None,
     keep: bool = False,
-    fetched: Callable[[str, int, int], None] | None = None,
-    files: FileSystem | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_fetch: Callable[[str, int, int], None] | None = None,
 ) -> ConvertResult:
     """Convert a Gemma-2 checkpoint to a GGUF file, which appears only when it is complete.
 
-    Interrupted, it keeps what is finished, and the same call continues from there. Raises
-    EdgesppoError: ModelNotFound, BadCheckpoint, UnsupportedCheckpoint, SourceUnreadable,
-    DownloadError, OutputError, OutOfMemory, BadModelFile (of `imatrix`), or UsageError.
+    Interrupted, it keeps what is finished, and the same call continues from there.
 
-    source: a checkpoint folder, or OWNER/NAME@COMMIT on the hub: then each shard is downloaded,
-        converted and removed.
-    output: the file to write.
-    type: the recipe, such as "q4_k_m", "q8_0" or "bf16".
-    tensor_types: PATTERN=TYPE, other types for matrices whose names match a regular expression.
-    imatrix: an importance matrix, as llama-imatrix writes it.
-    layout: the order of the tensors: "edge", for the least memory at run time, or "standard",
-        llama.cpp's own.
-    adapters: folders of LoRA adapters to merge, each as DIR or DIR=WEIGHT.
-    threads: worker threads, 1 to 1024; by default one per usable core.
-    kernels: the code that makes the blocks: "auto", "fast" or "ggml"; the bytes are the same.
-    force: replace `output` if it exists.
-    progress: called with a Progress when a stage begins and after every chunk.
-    keep: keep downloaded files in the folder OUTPUT.checkpoint.
-    fetched: called with a file's name, how many bytes of it are downloaded, and its size.
-    files: the file system to write to; tests replace it.
+    Args:
+        source: A checkpoint folder, or OWNER/NAME@COMMIT on the hub: then each shard is
+            downloaded, converted and removed.
+        output: The file to write.
+        type: The recipe, such as "q4_k_m", "q8_0" or "bf16".
+        tensor_types: PATTERN=TYPE, other types for matrices whose names match a regular
+            expression.
+        imatrix: An importance matrix, as llama-imatrix writes it.
+        layout: The order of the tensors: "edge", for the least memory at run time, or
+            "standard", llama.cpp's own.
+        adapters: Folders of LoRA adapters to merge, each as DIR or DIR=WEIGHT.
+        n_threads: Worker threads, 1 to 1024; by default one per usable core.
+        kernels: The code that makes the blocks: "auto", "fast" or "ggml"; the bytes are the same.
+        force: Replace `output` if it exists.
+        keep: Keep downloaded files in the folder OUTPUT.checkpoint.
+        on_progress: Called with a Progress when a stage begins and after every chunk.
+        on_fetch: Called with a file's name, how many bytes of it are downloaded, and its size.
+
+    Raises:
+        ModelNotFound: There is no such folder.
+        BadCheckpoint: The checkpoint is damaged, of another kind (UnsupportedCheckpoint), or
+            cannot be read now (SourceUnreadable).
+        DownloadError: A file could not be downloaded.
+        BadModelFile: `imatrix` is damaged.
+        OutputError: The output is there already, or could not be written.
+        OutOfMemory: There is not enough memory.
+        UsageError: An argument is invalid.
     """
-    started, files, report = time.monotonic(), files or FileSystem(), progress or (lambda _: None)
+    validate.path("source", source)
+    validate.path("output", output)
+    validate.boolean("force", force)
+    validate.boolean("keep", keep)
+    validate.callback("on_progress", on_progress)
+    validate.callback("on_fetch", on_fetch)
+    if n_threads is not None:
+        n_threads = validate.integer("n_threads", n_threads, 1, 1024)
     options = parse_options(type, tensor_types, imatrix, layout)
-    _check_threads(threads)
+    started, files, report = time.monotonic(), FileSystem(), on_progress or (lambda _: None)
     clean_up_after_kill(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
     with (
         open_adapters(adapters) as opened,
-        open_checkpoint(source, target, files, keep=keep, on_progress=fetched) as checkpoint,
+        open_checkpoint(source, target, files, keep=keep, on_progress=on_fetch) as checkpoint,
     ):
         plan = plan_conversion(checkpoint, options, opened)
-        conversion = _Conversion(checkpoint, plan, opened, threads, kernels)
+        conversion = _Conversion(checkpoint, plan, opened, n_threads, kernels)
         conversion.check_not_in_checkpoint(target)
         sha256, resumed = conversion.run(target, files, report, force=force)
     return conversion.result(Path(output), sha256, resumed, time.monotonic() - started)
@@ -139,11 +158,6 @@ def _shortages_explained() -> Iterator[None]:
         ) from None
 
 
-def _check_threads(threads: int | None) -> None:
-    if threads is not None and not 1 <= threads <= 1024:
-        raise UsageError(f"the number of threads is {threads}; expected 1 to 1024")
-
-
 class _Conversion:
     """One conversion: its plan, and what reads, quantises and hashes the weights for it."""
 
@@ -152,13 +166,13 @@ class _Conversion:
         checkpoint: Checkpoint,
         plan: ConversionPlan,
         adapters: Sequence[Adapter],
-        threads: int | None,
-        kernels: str,
+        n_threads: int | None,
+        kernels: Kernels,
     ) -> None:
         self.plan = plan
         self._adapters = adapters
         self._checkpoint = checkpoint
-        self._threads = max_threads(threads or usable_cpus(), (job.weight for job in plan.jobs))
+        self._threads = max_threads(n_threads or usable_cpus(), (job.weight for job in plan.jobs))
         self._hashes = ShardHashes(
             checkpoint.shards, downloaded=isinstance(checkpoint, RemoteCheckpoint)
         )

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgesppo.system import validate
 from edgesppo.system.fs import FileSystem
 from edgesppo_convert.plan.plan import parse_options, plan_conversion
 from edgesppo_convert.source.adapter import open_adapters
@@ -15,6 +16,9 @@ from edgesppo_convert.source.hub_checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from edgesppo_convert.plan.tensor_order import Layout
+    from edgesppo_convert.quant.recipe import RecipeName
 
 
 @dataclass(frozen=True)
@@ -50,19 +54,21 @@ class Outlook:
         return dict(Counter(tensor.type for tensor in self.tensors))
 
 
+@validate.suggests_keywords
 def look_ahead(
     source: str | Path,
     *,
-    type: str = "q4_k_m",
+    type: RecipeName = "q4_k_m",
     tensor_types: Sequence[str] = (),
     imatrix: str | Path | None = None,
-    layout: str = "edge",
+    layout: Layout = "edge",
     adapters: Sequence[str | Path] = (),
 ) -> Outlook:
     """What `convert` would write with the same arguments; raises the errors that it would raise.
 
     Writes nothing, and of a checkpoint on the hub downloads only the small files and the headers.
     """
+    validate.path("source", source)
     options = parse_options(type, tensor_types, imatrix, layout)
     with (
         open_adapters(adapters) as opened,

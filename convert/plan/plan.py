@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import UsageError
 from edgesppo.llama.library import ggml_base
+from edgesppo.system import validate
 from edgesppo_convert.gemma2.vocab import read_vocabulary
 from edgesppo_convert.gguf_format import FilePlan, KeyValue, plan_file
 from edgesppo_convert.plan import metadata, provenance
@@ -88,8 +88,10 @@ def parse_options(
     type: str, tensor_types: Sequence[str], imatrix: str | Path | None, layout: str
 ) -> ConvertOptions:
     """Parse the arguments of `convert`; UsageError, BadOverride or BadModelFile if one is wrong."""
-    if layout not in LAYOUTS:
-        raise UsageError(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    validate.texts("tensor_types", tensor_types)
+    if imatrix is not None:
+        validate.path("imatrix", imatrix)
+    validate.choice("layout", layout, LAYOUTS)
     return ConvertOptions(
         find_recipe(type),
         [parse_override(text) for text in tensor_types],

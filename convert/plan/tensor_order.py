@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gguf import MODEL_TENSOR
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from edgesppo_convert.gemma2.lora import LowRank
     from edgesppo_convert.source.safetensors import Tensor
 
-LAYOUTS = ("edge", "standard")
+Layout = Literal["edge", "standard"]
+LAYOUTS = get_args(Layout)
 
 
 @dataclass(frozen=True)

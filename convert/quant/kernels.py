@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -63,7 +63,8 @@ CONSTANTS = {
 TENTH = F(0.1)
 Q4_FACTORS = (F(-1) + TENTH * np.arange(21, dtype=F)) + FIFTEEN
 Q6_FACTORS = -(THIRTY_TWO + TENTH * np.array([i for i in range(-9, 10) if i], F))
-CHOICES = ("auto", "fast", "ggml")
+Kernels = Literal["auto", "fast", "ggml"]
+CHOICES = get_args(Kernels)
 WORTHWHILE = 1 << 26  # weights; ggml quantises fewer in the time that loading numba takes
 CHECKED = 512  # blocks of each kind that the self-check compares
 

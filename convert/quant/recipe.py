@@ -25,7 +25,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gguf import GGML_QUANT_SIZES, MODEL_TENSOR, GGMLQuantizationType, LlamaFileType
 
@@ -121,6 +121,10 @@ class Recipe:
         return {MODEL_TENSOR.ATTN_V: self.attn_v, MODEL_TENSOR.FFN_DOWN: self.ffn_down}.get(role)
 
 
+RecipeName = Literal[
+    "q4_k_m", "q4_k_s", "q5_k_m", "q5_k_s", "q6_k", "q8_0", "q4_0", "iq4_xs", "f16", "bf16", "f32"
+]
+
 _MORE_BITS = Better(Q6_K, gets_more_bits)
 RECIPES = {
     "q4_k_m": Recipe(LlamaFileType.MOSTLY_Q4_K_M, Q4_K, Q6_K, _MORE_BITS, _MORE_BITS),
@@ -150,10 +154,9 @@ RECIPES = {
 
 def find_recipe(name: str) -> Recipe:
     """The recipe of this name, upper or lower case; UsageError if there is none."""
-    try:
-        return RECIPES[name.lower()]
-    except KeyError:
-        raise UsageError(f"unknown type {name!r}; expected one of {', '.join(RECIPES)}") from None
+    if not isinstance(name, str) or name.lower() not in RECIPES:
+        raise UsageError(f"unknown type {name!r}; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name.lower()]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from edgesppo.errors import (
     UnsupportedCheckpoint,
     UsageError,
 )
+from edgesppo.system import validate
 from edgesppo.system.shell import shell_word
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
@@ -89,6 +90,7 @@ class Adapter(SmallFiles):
 @contextmanager
 def open_adapters(named: Sequence[str | Path]) -> Iterator[list[Adapter]]:
     """Open the adapters that a caller named, each as DIR or DIR=WEIGHT; closes them at the end."""
+    validate.texts("adapters", named)
     with ExitStack() as opened:
         adapters = []
         for text in named:

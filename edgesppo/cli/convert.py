@@ -70,6 +70,7 @@ COLUMNS = 79
 )
 @click.option(
     "--threads",
+    "n_threads",
     type=click.IntRange(1, 1024),
     help="Number of threads. [default: all this process may use]",
 )
@@ -179,8 +180,8 @@ def _convert(source: str, output: str, chosen: dict[str, Any]) -> ConvertResult:
     from edgesppo_convert import convert
 
     title = f"Converting {source} to {chosen['type']}"
-    with conversion_progress(title) as report, fetch_progress() as fetched:
-        return convert(source, output, progress=report, fetched=fetched, **chosen)
+    with conversion_progress(title) as report, fetch_progress() as on_fetch:
+        return convert(source, output, on_progress=report, on_fetch=on_fetch, **chosen)
 
 
 def _example(source: str) -> str:

@@ -172,7 +172,7 @@ def _wishes(quality: dict[str, Any], chosen: dict[str, Any]) -> Wishes:
         chosen["type"],
         chosen["tensor_types"],
         chosen["imatrix"] and Path(chosen["imatrix"]),
-        chosen["threads"],
+        chosen["n_threads"],
         chosen["force"],
     )
 

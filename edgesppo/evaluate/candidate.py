@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgesppo.store.locate import Found
     from edgesppo.system.conversion_progress import Progress
     from edgesppo.system.in_use import InUse
+    from edgesppo_convert.quant.recipe import RecipeName
 
 # Processors that compute prompts faster with weights as they are in the file than repacked.
 _PLAIN_IS_FASTER = ("x86_64", "amd64")
@@ -200,7 +201,7 @@ class OpenCandidate:
 
 
 def find_candidate(
-    model: str | Path | Found, options: RunOptions, *, type: str = "q4_k_m"
+    model: str | Path | Found, options: RunOptions, *, type: RecipeName = "q4_k_m"
 ) -> Candidate:
     """A model by its name, GGUF file or checkpoint folder; a folder is converted to `type` once.
 
@@ -222,7 +223,7 @@ def find_unquantised(model: str | Path | Found, run: RunOptions) -> Candidate:
     return find_candidate(found, run, type=kind)
 
 
-def unquantised_type(checkpoint: Found) -> str:
+def unquantised_type(checkpoint: Found) -> RecipeName:
     """The type to run a checkpoint in: its own precision if memory holds that, else Q8_0.
 
     A copy that is there already is used, though, whatever memory is free by now: what an
@@ -231,7 +232,7 @@ def unquantised_type(checkpoint: Found) -> str:
     size = sum(shard.stat().st_size for shard in checkpoint.path.glob("*.safetensors"))
     free = available_memory()
     is_tight = free is not None and size > _SHARE * free
-    kinds = ("q8_0", "bf16") if is_tight else ("bf16", "q8_0")
+    kinds: tuple[RecipeName, ...] = ("q8_0", "bf16") if is_tight else ("bf16", "q8_0")
     made = (kind for kind in kinds if converted.copy_of(checkpoint, kind).exists())
     return next(made, kinds[0])
 

@@ -95,8 +95,8 @@ def _convert(
         output,
         type=layout.RECIPE,
         adapters=adapters,
-        progress=on_convert,
-        fetched=on_fetch,
+        on_progress=on_convert,
+        on_fetch=on_fetch,
         force=True,
     )
     build = PinnedBuild(

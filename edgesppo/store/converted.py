@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.store.locate import Found
     from edgesppo.system.conversion_progress import Progress
+    from edgesppo_convert.quant.recipe import RecipeName
 
 # Increase it whenever the converter writes different files for the same checkpoint.
 CONVERTER_VERSION = 4
@@ -56,7 +57,7 @@ def prepare(
     found: Found,
     on_progress: Callable[[Progress], None] | None = None,
     *,
-    type: str = "q4_k_m",
+    type: RecipeName = "q4_k_m",
 ) -> tuple[Summary, float]:
     """Read the header of a checkpoint's copy of this type, converting first if there is none.
 
@@ -85,13 +86,16 @@ def ensure_converted(found: Found, on_progress: Callable[[Progress], None] | Non
 
 
 def _convert(
-    checkpoint: Path, output: Path, type: str, on_progress: Callable[[Progress], None] | None
+    checkpoint: Path,
+    output: Path,
+    type: RecipeName,
+    on_progress: Callable[[Progress], None] | None,
 ) -> None:
     from edgesppo_convert import convert
 
     remember_origin(output, checkpoint)
     try:
-        convert(checkpoint, output, type=type, progress=on_progress)
+        convert(checkpoint, output, type=type, on_progress=on_progress)
     except OutputError:
         # `edgesppo convert` may have written the same file meanwhile.
         if not output.exists():
@@ -119,7 +123,7 @@ def _load_or_remove(copy: Path) -> Summary | None:
             copy.unlink(missing_ok=True)
         except OSError as fault:
             raise BadModelFile(
-                f"{error}; it cannot be removed ({fault.strerror}), which has to be done first"
+                f"{error}; it could not be removed ({fault.strerror}): remove it, then try again"
             ) from None
         return None
 

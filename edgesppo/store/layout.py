@@ -17,7 +17,7 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgesppo.errors import OutputError
 from edgesppo.hub.download import part_path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _DIGITS = 12  # of a revision, in a file name
 _COMMIT = re.compile(r"(?<=-)[0-9a-f]{12}(?=-)")
-RECIPE = "q4_k_m"  # the default type that a checkpoint is converted to
+RECIPE: Final = "q4_k_m"  # the default type that a checkpoint is converted to
 MERGED = "-lora-"  # in the recipe of a file that adapters are merged into
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import numbers
+import os
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from edgesppo.errors import UsageError
@@ -21,15 +22,22 @@ T = TypeVar("T")
 
 _SHOWN = 80
 # Parameters whose command line option has another name.
-_FLAGS = {"n_threads": "--threads", "n_dialogues": "--generate"}
+_FLAGS = {
+    "n_threads": "--threads",
+    "n_dialogues": "--generate",
+    "tensor_types": "--tensor-type",
+    "adapters": "--adapter",
+}
 # Parameters without a command line option.
-_WITHOUT_FLAG = ("n_seqs", "n_batch", "n_ubatch", "n_threads_batch", "flash_attention")
+_WITHOUT_FLAG = ("n_seqs", "n_batch", "n_ubatch", "n_threads_batch", "flash_attention", "source")
 
 
 def label(name: str) -> str:
     """The parameter's name, with the command line option where that is spelled differently."""
     flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
-    return name if name in _WITHOUT_FLAG or flag == f"--{name}" else f"{name} ({flag})"
+    if name in _WITHOUT_FLAG or name.startswith("on_") or flag == f"--{name}":
+        return name
+    return f"{name} ({flag})"
 
 
 def invalid_value(name: str, value: object, expected: str) -> UsageError:
@@ -129,6 +137,19 @@ def callback(name: str, value: Any) -> None:
     """Raise UsageError unless `value` can be called or is None."""
     if value is not None and not callable(value):
         raise invalid_value(name, value, "a function, or None")
+
+
+def path(name: str, value: Any) -> None:
+    """Raise UsageError unless `value` can be a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise invalid_value(name, value, "a path")
+
+
+def texts(name: str, value: Any) -> None:
+    """Raise UsageError unless `value` is a list of texts or paths; no single str."""
+    found = plain_list(value)
+    if found is None or not all(isinstance(item, str | os.PathLike) for item in found):
+        raise invalid_value(name, value, "a list of texts")
 
 
 def text(what: str, value: Any) -> None:

@@ -91,7 +91,7 @@ class Meter:
 
 @contextlib.contextmanager
 def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
-    """A callback for `convert(progress=...)` that draws a bar once it is called.
+    """A callback for `convert(on_progress=...)` that draws a bar once it is called.
 
     All but converting is shown only if it takes longer than a second.
     """
@@ -129,7 +129,7 @@ def measuring(title: str) -> Iterator[Callable[[float], None]]:
 
 @contextlib.contextmanager
 def fetch_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback for `convert(fetched=...)` that draws a bar or a line for every file."""
+    """A callback for `convert(on_fetch=...)` that draws a bar or a line for every file."""
     meters: dict[str, Meter] = {}
 
     def report(file: str, done: int, total: int) -> None:

@@ -179,8 +179,8 @@ def test_the_number_of_threads_changes_nothing(
     base: Path, tmp_path: Path, factors: dict[str, Any]
 ) -> None:
     adapter = write_adapter(tmp_path / "lora", factors)
-    one = convert(base, tmp_path / "one.gguf", adapters=[adapter], threads=1)
-    four = convert(base, tmp_path / "four.gguf", adapters=[adapter], threads=4)
+    one = convert(base, tmp_path / "one.gguf", adapters=[adapter], n_threads=1)
+    four = convert(base, tmp_path / "four.gguf", adapters=[adapter], n_threads=4)
     assert one.sha256 == four.sha256
 
 

@@ -99,7 +99,7 @@ def test_memory_does_not_grow_with_a_tensor_or_beyond_measure_with_threads(
     def look(_: Progress) -> None:
         levels.append(anonymous_mb())
 
-    convert(folder, tmp_path / "out.gguf", type="f32", threads=threads, progress=look)
+    convert(folder, tmp_path / "out.gguf", type="f32", n_threads=threads, on_progress=look)
     assert max(levels) - levels[0] < most
 
 
@@ -139,7 +139,7 @@ def test_the_number_of_threads_does_not_change_the_file(
     # Many chunks per tensor, so that they finish out of order.
     monkeypatch.setattr(recipe, "CHUNK", 4096)
     for threads in (1, 2, 7):
-        again = convert(sources.checkpoint("tiny"), tmp_path / f"{threads}.gguf", threads=threads)
+        again = convert(sources.checkpoint("tiny"), tmp_path / f"{threads}.gguf", n_threads=threads)
         assert again.sha256 == first.sha256
 
 

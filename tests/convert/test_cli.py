@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
@@ -36,7 +37,7 @@ def call(*words: object) -> Result:
 
 
 def test_the_choices_are_those_of_the_converter() -> None:
-    assert tuple(recipe.RECIPES) == TYPES
+    assert tuple(recipe.RECIPES) == get_args(recipe.RecipeName) == TYPES
     assert tensor_order.LAYOUTS == LAYOUTS
     assert kernels.CHOICES == KERNELS
 

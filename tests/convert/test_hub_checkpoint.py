@@ -105,13 +105,13 @@ def test_at_most_one_shard_lies_on_the_disk(out: Path) -> None:
         assert len(shards) == int(progress.stage == "converting" and progress.tensor != "")
         seen.update(shards)
 
-    convert(SOURCE, out, progress=look)
+    convert(SOURCE, out, on_progress=look)
     assert len(seen) == 3
 
 
 def test_what_is_fetched_is_told(hub: FakeHub, out: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    convert(SOURCE, out, fetched=lambda *figures: told.append(figures))
+    convert(SOURCE, out, on_fetch=lambda *figures: told.append(figures))
     shards = [path for path in hub.folder.iterdir() if path.suffix == ".safetensors"]
     for shard in shards:
         size = shard.stat().st_size

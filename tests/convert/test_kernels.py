@@ -142,7 +142,7 @@ def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.M
     )  # many chunks per tensor, so that they finish out of order
     source = write_checkpoint(tmp_path / "source", SHAPES["tiny"])
     fast, slow = (
-        convert(source, tmp_path / f"{name}.gguf", kernels=name, threads=threads)
+        convert(source, tmp_path / f"{name}.gguf", kernels=name, n_threads=threads)
         for name, threads in (("fast", 3), ("ggml", 1))
     )
     assert (fast.kernels, slow.kernels) == ("fast", "ggml")

@@ -20,13 +20,13 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 from edgesppo.cli import main
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.system.fs import FileSystem
-from edgesppo_convert import Progress, convert, pipeline
+from edgesppo_convert import Progress, convert
 from edgesppo_convert.gguf_format import FilePlan, KeyValue, TensorInfo, plan_file
 from edgesppo_convert.output import part_file
 from edgesppo_convert.output.output import Output
 from edgesppo_convert.source.safetensors import Tensor
 from tests.support.checkpoints import Shape, write_checkpoint
-from tests.support.faulty import Counting, Faulty, Short
+from tests.support.faulty import Counting, Faulty, Short, convert_on
 from tests.support.sweeps import places
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def names(out: Path) -> list[str]:
 
 def test_the_result_says_what_is_on_the_disk(source: Path, out: Path) -> None:
     seen: list[Progress] = []
-    result = convert(source, out, progress=seen.append)
+    result = convert(source, out, on_progress=seen.append)
     data = out.read_bytes()
     assert result.output == out
     assert result.bytes == len(data)
@@ -83,12 +83,12 @@ def test_what_is_read_lies_in_order(
 
 def test_short_writes_lose_nothing(source: Path, out: Path) -> None:
     whole = convert(source, out)
-    assert pipeline.convert(source, out, force=True, files=Short()).sha256 == whole.sha256
+    assert convert_on(Short(), source, out, force=True).sha256 == whole.sha256
 
 
 def test_a_fault_at_any_operation_leaves_nothing_but_what_it_says(source: Path, out: Path) -> None:
     counting = Counting()
-    pipeline.convert(source, out, files=counting)
+    convert_on(counting, source, out)
     whole = out.read_bytes()
     out.unlink()
     renamed = counting.done.index("link") + 1
@@ -96,24 +96,24 @@ def test_a_fault_at_any_operation_leaves_nothing_but_what_it_says(source: Path, 
         with pytest.raises(
             OutputError, match=r"cannot write .*model\.gguf: Input/output error"
         ) as caught:
-            pipeline.convert(source, out, files=Faulty(number))
+            convert_on(Faulty(number), source, out)
         kept = {".model.gguf.edgesppo-part", ".model.gguf.edgesppo-journal"}
         assert set(names(out)) == (kept if "tensors are kept in" in str(caught.value) else set())
         for name in names(out):
             (out.parent / name).unlink()
     with pytest.raises(OutputError):
-        pipeline.convert(source, out, files=Faulty(renamed + 1))  # the folder's fsync
+        convert_on(Faulty(renamed + 1), source, out)  # the folder's fsync
     assert out.read_bytes() == whole
 
 
 def test_a_fault_at_any_operation_keeps_the_file_that_was_there(source: Path, out: Path) -> None:
     out.write_bytes(b"precious")
     counting = Counting()
-    pipeline.convert(source, out, force=True, files=counting)
+    convert_on(counting, source, out, force=True)
     for number in places(counting.done, counting.done.index("replace") + 1):
         out.write_bytes(b"precious")
         with pytest.raises(OutputError) as caught:
-            pipeline.convert(source, out, force=True, files=Faulty(number))
+            convert_on(Faulty(number), source, out, force=True)
         assert out.read_bytes() == b"precious"
         kept = {".model.gguf.edgesppo-part", ".model.gguf.edgesppo-journal"}
         kept = kept if "tensors are kept in" in str(caught.value) else set()
@@ -125,7 +125,7 @@ def test_a_fault_at_any_operation_keeps_the_file_that_was_there(source: Path, ou
 @pytest.mark.parametrize("number", [1, 2, 9])
 def test_a_full_disk_is_named_in_one_line(source: Path, out: Path, number: int) -> None:
     with pytest.raises(OutputError, match=r"no space left for .*model\.gguf; fr") as caught:
-        pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
+        convert_on(Faulty(number, errno.ENOSPC), source, out)
     assert "\n" not in str(caught.value)
     assert names(out) == []
 
@@ -164,7 +164,7 @@ def test_a_limit_of_the_system_is_an_output_error(source: Path, out: Path) -> No
 @pytest.mark.parametrize("number", [1, 2, 5, 12])
 def test_ctrl_c_leaves_nothing(source: Path, out: Path, number: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        pipeline.convert(source, out, files=Faulty(number, KeyboardInterrupt()))
+        convert_on(Faulty(number, KeyboardInterrupt()), source, out)
     assert names(out) == []
 
 
@@ -174,7 +174,7 @@ def test_ctrl_c_while_progress_is_shown_leaves_nothing(source: Path, out: Path) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(source, out, progress=interrupt)
+        convert(source, out, on_progress=interrupt)
     assert names(out) == []
 
 
@@ -207,9 +207,7 @@ def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_new_one(
     with pytest.raises(
         OutputError, match=r"another program meanwhile; .*13 of 13 tensors are kept in"
     ):
-        pipeline.convert(
-            source, out, files=files, progress=lambda _: out.write_bytes(b"quicker") and None
-        )
+        convert_on(files, source, out, on_progress=lambda _: out.write_bytes(b"quicker") and None)
     assert out.read_bytes() == b"quicker"
     assert convert(source, out, force=True).resumed == 13
     assert out.read_bytes()[:4] == b"GGUF"
@@ -223,12 +221,12 @@ def test_one_that_appears_at_the_last_moment_is_kept(source: Path, out: Path) ->
             super().link(source, target)
 
     with pytest.raises(OutputError, match="created by another program meanwhile"):
-        pipeline.convert(source, out, files=Late())
+        convert_on(Late(), source, out)
     assert out.read_bytes() == b"quicker"
 
 
 def test_without_links_the_output_appears_all_the_same(source: Path, out: Path) -> None:
-    pipeline.convert(source, out, files=Unlinked())
+    convert_on(Unlinked(), source, out)
     assert out.read_bytes()[:4] == b"GGUF"
     assert names(out) == ["model.gguf"]
 
@@ -241,7 +239,7 @@ def test_a_part_that_is_an_output_by_another_name_is_never_written_to(
     other = out.with_name("other.gguf")
     before = out.read_bytes()
     with suppress(KeyboardInterrupt):
-        convert(source, other, progress=stop_at("reading back"))
+        convert(source, other, on_progress=stop_at("reading back"))
     part = other.with_name(".other.gguf.edgesppo-part")
     part.unlink()
     part.hardlink_to(out)
@@ -264,7 +262,7 @@ def test_ctrl_c_stops_the_reading_back_at_once(
     monkeypatch.setattr(part_file, "BLOCK", 1000)
     counting = Counting()
     with pytest.raises(KeyboardInterrupt, match="13 of 13 tensors are kept"):
-        pipeline.convert(source, out, files=counting, progress=stop_at("reading back"))
+        convert_on(counting, source, out, on_progress=stop_at("reading back"))
     assert counting.done.count("read") < 10
     assert [thread for thread in threading.enumerate() if "edgesppo" in thread.name] == []
     assert convert(source, out).resumed == 13
@@ -298,8 +296,19 @@ def test_an_output_beside_the_checkpoint_may_be_replaced(source: Path) -> None:
     ("options", "message"),
     [
         ({"type": "q3"}, "unknown type 'q3'"),
-        ({"layout": "best"}, "unknown layout 'best'"),
-        ({"threads": 0}, "the number of threads is 0"),
+        ({"type": None}, "unknown type None"),
+        ({"layout": "best"}, "layout is 'best', expected one of edge, standard"),
+        ({"n_threads": 0}, "is 0, expected a whole number from 1 to 1024"),
+        ({"n_threads": "2"}, "is '2', expected a whole number"),
+        ({"n_threads": True}, "is True, expected a whole number"),
+        ({"threads": 2}, "has no argument 'threads' .did you mean n_threads"),
+        ({"force": "no"}, "is 'no', expected True or False"),
+        ({"keep": 1}, "is 1, expected True or False"),
+        ({"imatrix": 5}, "is 5, expected a path"),
+        ({"on_progress": 3}, "on_progress is 3, expected a function, or None"),
+        ({"adapters": "my-lora"}, r"adapters \(--adapter\) is 'my-lora', expected a list of"),
+        ({"tensor_types": "attn_v=q8_0"}, "is 'attn_v=q8_0', expected a list of texts"),
+        ({"tensor_types": [3]}, "expected a list of texts"),
     ],
 )
 def test_an_option_that_makes_no_sense(

@@ -192,5 +192,5 @@ def test_threads_are_by_default_what_a_containers_quota_leaves(
     monkeypatch.setattr(pipeline, "ThreadPoolExecutor", pool)
     source = write_checkpoint(tmp_path / "source", SHAPES["odder"])
     convert(source, tmp_path / "out.gguf")
-    convert(source, tmp_path / "out.gguf", threads=2, force=True)
+    convert(source, tmp_path / "out.gguf", n_threads=2, force=True)
     assert workers == [1, 2]

@@ -98,7 +98,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
 ) -> None:
     path = source / f"model-0000{shard}-of-00003.safetensors"
     with pytest.raises(BadCheckpoint, match=rf"checkpoint has changed: {path} was written to"):
-        convert(source, out, progress=change_at("converting", path))
+        convert(source, out, on_progress=change_at("converting", path))
     assert list(out.parent.iterdir()) == []
 
 
@@ -112,9 +112,9 @@ def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="tensors are kept"):
-        convert(source, out, progress=stop)
+        convert(source, out, on_progress=stop)
     with pytest.raises(BadCheckpoint, match="the checkpoint has changed"):
-        convert(source, out, progress=change_at("checking", source / SECOND))
+        convert(source, out, on_progress=change_at("checking", source / SECOND))
     assert list(out.parent.iterdir()) == []
 
 
@@ -133,7 +133,7 @@ def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
     with monkeypatch.context() as patch:
         patch.setattr(Shard, "read_span", fail)
         with pytest.raises(SourceUnreadable, match=r"put error; \d+ of 13 tensors are kept"):
-            convert(source, out, threads=1)
+            convert(source, out, n_threads=1)
     assert no_thread_is_left()
     convert(source, out)
     assert stated(out) == true_hashes(source)
@@ -180,7 +180,7 @@ def test_what_is_still_to_be_hashed_is_reported_and_ctrl_c_ends_it(
 
     monkeypatch.setattr(Shard, "read_span", hold)
     with pytest.raises(KeyboardInterrupt):
-        convert(source, out, progress=report)
+        convert(source, out, on_progress=report)
     assert seen[-1].total_bytes == sum(path.stat().st_size for path in source.glob("*.safetensors"))
     assert no_thread_is_left()
 

@@ -6,13 +6,24 @@ import errno
 import os
 import threading
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgesppo_convert import ConvertResult
+
 OPERATIONS = tuple(name for name in vars(FileSystem) if not name.startswith("_"))
+
+
+def convert_on(files: FileSystem, *args: Any, **options: Any) -> ConvertResult:
+    """Convert a checkpoint with these file operations."""
+    from edgesppo_convert import pipeline
+
+    with mock.patch.object(pipeline, "FileSystem", return_value=files):
+        return pipeline.convert(*args, **options)
 
 
 class Counting(FileSystem):

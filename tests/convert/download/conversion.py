@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgesppo_convert import pipeline
 from tests.support.checkpoints import Shape
 from tests.support.fake_hub import REPOSITORY, REVISION
+from tests.support.faulty import convert_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,5 +47,4 @@ def is_whole_checkpoint(place: Path, folder: Path) -> bool:
 
 def run(out: Path, files: FileSystem, *, keep: bool = False) -> int:
     """Convert with ggml's kernels, which need no self-check; the number of resumed tensors."""
-    options: dict[str, Any] = {"threads": 1, "kernels": "ggml", "files": files, "keep": keep}
-    return pipeline.convert(SOURCE, out, **options).resumed
+    return convert_on(files, SOURCE, out, n_threads=1, kernels="ggml", keep=keep).resumed

@@ -87,14 +87,14 @@ KILLED = """
 import os, pathlib, signal, sys, urllib.request
 from edgesppo_convert import pipeline
 from edgesppo_convert.output import output
-from tests.support.faulty import Counting
+from tests.support.faulty import Counting, convert_on
 from tests.support.fake_hub import Direct
 
 source, out = sys.argv[1:3]
 output.RECORD_EVERY = 1
 hub = Direct(pathlib.Path(sys.argv.pop(3)))
 urllib.request.build_opener = lambda *_: hub
-options = {"threads": 1, "kernels": "ggml"}
+options = {"n_threads": 1, "kernels": "ggml"}
 pipeline.convert(source, out, **options)  # loads what every victim needs
 os.unlink(out)
 victims = {}
@@ -107,7 +107,7 @@ while numbers or victims:
             def kill(at, name):
                 if at == number:
                     os.kill(os.getpid(), signal.SIGKILL)
-            pipeline.convert(source, out + str(number), files=Counting(kill), **options)
+            convert_on(Counting(kill), source, out + str(number), **options)
             os._exit(7)
         victims[victim] = number
     victim, end = os.wait()

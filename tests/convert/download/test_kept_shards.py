@@ -11,7 +11,7 @@ from edgesppo.errors import OutputError
 from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import FileSystem
-from edgesppo_convert import convert, pipeline
+from edgesppo_convert import convert
 from edgesppo_convert.source.hub_checkpoint import RemoteCheckpoint
 from tests.convert.download.conversion import (
     FIRST,
@@ -22,7 +22,7 @@ from tests.convert.download.conversion import (
     kept,
     stop_at,
 )
-from tests.support.faulty import Counting
+from tests.support.faulty import Counting, convert_on
 from tests.support.paths import names
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_interrupted_without_keep_and_resumed_with_it_keeps_everything(
 ) -> None:
     hub.faults[shard] = ["", "cut"]
     with pytest.raises(KeyboardInterrupt):
-        convert(SOURCE, out, fetched=stop_at(shard, 0.4))
+        convert(SOURCE, out, on_fetch=stop_at(shard, 0.4))
     asked = len(hub.requests)
     convert(SOURCE, out, keep=True)
     assert out.read_bytes() == whole
@@ -62,7 +62,7 @@ def test_interrupted_without_keep_and_resumed_with_it_keeps_everything(
 
 def test_what_was_kept_is_not_fetched_again(hub: FakeHub, out: Path, whole: bytes) -> None:
     with pytest.raises(KeyboardInterrupt):
-        convert(SOURCE, out, keep=True, fetched=stop_at(SECOND))
+        convert(SOURCE, out, keep=True, on_fetch=stop_at(SECOND))
     assert (kept(out) / FIRST).read_bytes() == (hub.folder / FIRST).read_bytes()
     before = len(hub.asked(FIRST))
     convert(SOURCE, out, keep=True)
@@ -77,7 +77,7 @@ def test_ctrl_c_in_the_first_shard_says_that_it_is_kept(
 ) -> None:
     hub.faults[FIRST] = ["", "cut"]
     with pytest.raises(KeyboardInterrupt, match="what was downloaded is kept: run the same"):
-        convert(SOURCE, out, keep=keep, fetched=stop_at(FIRST, 0.4))
+        convert(SOURCE, out, keep=keep, on_fetch=stop_at(FIRST, 0.4))
     out.with_name(".model.gguf.edgesppo-shard-fedcba9876543210").write_bytes(b"of another one")
     convert(SOURCE, out, keep=keep)
     assert out.read_bytes() == whole
@@ -86,7 +86,7 @@ def test_ctrl_c_in_the_first_shard_says_that_it_is_kept(
 
 def test_ctrl_c_before_anything_was_fetched_promises_nothing(out: Path) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
-        convert(SOURCE, out, fetched=stop_at("config.json", 0))
+        convert(SOURCE, out, on_fetch=stop_at("config.json", 0))
     assert caught.value.args == ()
     assert names(out) == set()
 
@@ -104,7 +104,7 @@ def test_ctrl_c_before_the_first_byte_of_a_shard_leaves_no_empty_file(
             return int(descriptor)
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        pipeline.convert(SOURCE, out, keep=keep, files=Stopping())
+        convert_on(Stopping(), SOURCE, out, keep=keep)
     assert caught.value.args == ()
     assert names(out) == ({kept(out).name} if keep else set())
 
@@ -164,7 +164,7 @@ def test_a_conversion_of_a_folder_drops_what_one_from_the_hub_has_left(
     hub: FakeHub, out: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        convert(SOURCE, out, fetched=stop_at(SECOND))
+        convert(SOURCE, out, on_fetch=stop_at(SECOND))
     assert any("shard" in name for name in names(out))
     convert(hub.folder, out)
     assert names(out) == {out.name}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import BadCheckpoint, DownloadError, OutputError, SourceUnreadable
-from edgesppo_convert import convert, pipeline
+from edgesppo_convert import convert
 from edgesppo_convert.source.safetensors import Shard
 from tests.convert.download.conversion import (
     FIRST,
@@ -24,7 +24,7 @@ from tests.convert.download.conversion import (
     stop_at,
 )
 from tests.support.checkpoints import write_checkpoint
-from tests.support.faulty import Counting
+from tests.support.faulty import Counting, convert_on
 from tests.support.paths import names
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_a_second_command_harms_nothing_of_the_first(out: Path, whole: bytes) ->
                 assert names(out) == before
                 tried.append(keep)
 
-    convert(SOURCE, out, fetched=fetched)
+    convert(SOURCE, out, on_fetch=fetched)
     assert tried == [False, True]
     assert out.read_bytes() == whole
     assert names(out) == {out.name}
@@ -68,7 +68,7 @@ def test_what_was_found_wrong_is_dropped_before_the_lock_is_free(
             super().unlink(path)
 
     with pytest.raises(BadCheckpoint):
-        pipeline.convert(SOURCE, out, files=Recording())
+        convert_on(Recording(), SOURCE, out)
     assert removed[-3:] == ["shard", "part", "journal"]
     assert names(out) == set()
 
@@ -103,7 +103,9 @@ def test_a_shard_that_stays_wrong_is_refused_with_both_hashes(hub: FakeHub, out:
     hub.faults[SECOND] = ["", "wrong", "wrong"]
     data = (hub.folder / SECOND).read_bytes()
     wrong, right = (hashlib.sha256(d).hexdigest() for d in (data[:-1] + b"?", data))
-    with pytest.raises(DownloadError, match=f"{wrong} and then {wrong}, but the hub says {right}"):
+    with pytest.raises(
+        DownloadError, match=f"{wrong}, then with {wrong}, but the hub says {right}"
+    ):
         convert(SOURCE, out)
     assert not [name for name in names(out) if "shard" in name]
 
@@ -154,7 +156,7 @@ def test_what_an_earlier_run_has_left_and_cannot_be_read_is_fetched_anew(
             return super().read(descriptor, length, offset)
 
     with place.open("rb"):  # so that its number is not given to another
-        pipeline.convert(SOURCE, out, files=Rotten())
+        convert_on(Rotten(), SOURCE, out)
     assert out.read_bytes() == whole
 
 
@@ -169,7 +171,7 @@ def test_the_small_files_touch_no_disk(
             assert names(out) == set()
             seen.append(name)
 
-    convert(SOURCE, out, fetched=fetched)
+    convert(SOURCE, out, on_fetch=fetched)
     assert "tokenizer.model" in seen
     assert out.read_bytes() == whole
 
@@ -177,7 +179,7 @@ def test_the_small_files_touch_no_disk(
 def test_ctrl_c_during_a_download_is_resumed(hub: FakeHub, out: Path, whole: bytes) -> None:
     hub.faults[SECOND] = ["", "cut"]
     with pytest.raises(KeyboardInterrupt, match="tensors are kept in"):
-        convert(SOURCE, out, fetched=stop_at(SECOND, 0.4))
+        convert(SOURCE, out, on_fetch=stop_at(SECOND, 0.4))
     assert any("shard" in name for name in names(out))
     before = len(hub.asked(FIRST))
     assert convert(SOURCE, out).resumed > 0

@@ -20,4 +20,4 @@ def stop_after(source: Path, out: Path, bytes_done: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=r"\d+ of 13 tensors are kept in .*: run the same"):
-        convert(source, out, progress=interrupt)
+        convert(source, out, on_progress=interrupt)

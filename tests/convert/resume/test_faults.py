@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import OutOfMemory, OutputError, SourceUnreadable
-from edgesppo_convert import convert, pipeline
+from edgesppo_convert import convert
 from edgesppo_convert.output.part_file import PartFile
 from edgesppo_convert.source.safetensors import SAMPLES, Shard
 from tests.convert.resume.stopped import stop_after
-from tests.support.faulty import Counting, Faulty, PowerCut, Volatile
+from tests.support.faulty import Counting, Faulty, PowerCut, Volatile, convert_on
 from tests.support.paths import ROOT, names
 from tests.support.sweeps import LONG, STRIDE, places
 
@@ -32,7 +32,7 @@ RESUMED = {*range(14)} if LONG else {0, 13}
 
 def operations(source: Path, out: Path) -> list[str]:
     counting = Counting()
-    pipeline.convert(source, out, files=counting)
+    convert_on(counting, source, out)
     out.unlink()
     return counting.done
 
@@ -40,7 +40,7 @@ def operations(source: Path, out: Path) -> list[str]:
 def finish(source: Path, out: Path, threads: int = 1) -> int:
     """Run the same command again, as a person would; the number of tensors that it resumed."""
     if not out.exists():
-        return pipeline.convert(source, out, threads=threads, files=Counting()).resumed
+        return convert_on(Counting(), source, out, n_threads=threads).resumed
     with pytest.raises(OutputError, match="exists already; use --force"):
         convert(source, out)
     return 13
@@ -54,7 +54,7 @@ def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
     for number in places(done):
         # Cleaning up after the rename may fail silently.
         with suppress(OutputError, KeyboardInterrupt):
-            pipeline.convert(source, out, files=Faulty(number, error))
+            convert_on(Faulty(number, error), source, out)
             assert number > done.index("link") + 2
         finish(source, out, threads=1 + number % 3)
         assert out.read_bytes() == whole
@@ -69,7 +69,7 @@ def test_a_full_disk_keeps_what_was_recorded_and_says_so(
     first = done.index("sync") + 3  # the record itself, written to the journal, and what follows
     for number in places(done, done.index("link") + 1):
         with pytest.raises(OutputError) as caught:
-            pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
+            convert_on(Faulty(number, errno.ENOSPC), source, out)
         told = re.search(
             r"; (\d+) of 13 tensors are kept in .*: run the same command", str(caught.value)
         )
@@ -110,7 +110,7 @@ def test_a_source_that_fails_for_a_moment_costs_nothing_that_was_done(
         with pytest.raises(
             SourceUnreadable, match=r"cannot read .*; \d+ of 13 tensors are kept in"
         ):
-            convert(source, out, threads=1)
+            convert(source, out, n_threads=1)
     assert convert(source, out).resumed > 0
     assert out.read_bytes() == whole
 
@@ -124,7 +124,7 @@ def test_a_power_cut_at_any_operation_costs_only_what_was_not_recorded(
     for number in places(done):
         files = Volatile(number)
         with suppress(PowerCut):
-            pipeline.convert(source, out, threads=1, files=files)
+            convert_on(files, source, out, n_threads=1)
         resumed.append(finish(source, out))
         assert resumed[-1] == files.claimed, f"operation {number}, {done[number - 1]}"
         assert out.read_bytes() == whole
@@ -136,7 +136,7 @@ def test_two_faults_in_a_row(source: Path, out: Path, whole: bytes) -> None:
     for number in range(1, 70, 4 if LONG else 16):
         stop_after(source, out, 45_000)
         with suppress(OutputError):
-            pipeline.convert(source, out, files=Faulty(number))
+            convert_on(Faulty(number), source, out)
         finish(source, out)
         assert out.read_bytes() == whole
         out.unlink()
@@ -146,18 +146,18 @@ KILLED = """
 import os, signal, sys
 from edgesppo_convert import pipeline
 from edgesppo_convert.output import output
-from tests.support.faulty import Counting
+from tests.support.faulty import Counting, convert_on
 
 source, out, claim = sys.argv[1:4]
 output.RECORD_EVERY = int(claim)
-pipeline.convert(source, out, threads=1)  # loads what every victim needs
+pipeline.convert(source, out, n_threads=1)  # loads what every victim needs
 os.unlink(out)
 for number in map(int, sys.argv[4:]):
     if os.fork() == 0:
         def kill(at, name):
             if at == number:
                 os.kill(os.getpid(), signal.SIGKILL)
-        pipeline.convert(source, out + str(number), threads=1, files=Counting(kill))
+        convert_on(Counting(kill), source, out + str(number), n_threads=1)
         os._exit(7)
     if os.wait()[1] != signal.SIGKILL:
         sys.exit(f"operation {number} was not reached")
@@ -187,7 +187,7 @@ def test_a_kill_never_harms_the_file_that_is_to_be_replaced(
     source: Path, out: Path, whole: bytes
 ) -> None:
     counting = Counting()
-    pipeline.convert(source, out, force=True, files=counting)
+    convert_on(counting, source, out, force=True)
     out.unlink()
     numbers = places(counting.done)
     victims = {number: out.with_name(out.name + str(number)) for number in numbers}

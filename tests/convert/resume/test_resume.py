@@ -19,11 +19,11 @@ from edgesppo.cli import main
 from edgesppo.errors import BadCheckpoint, OutputError
 from edgesppo.system.fs import FileSystem
 from edgesppo.terminal import progress as shown
-from edgesppo_convert import Progress, convert, pipeline
+from edgesppo_convert import Progress, convert
 from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.output import journal_path, part_path
 from tests.convert.resume.stopped import stop_after
-from tests.support.faulty import Short
+from tests.support.faulty import Short, convert_on
 from tests.support.imatrix_files import random_sums, write_dat
 from tests.support.paths import ROOT, names
 
@@ -37,7 +37,7 @@ def test_an_interrupted_conversion_is_resumed(source: Path, out: Path, whole: by
     for path in source.glob("*.safetensors"):
         path.chmod(0o600)  # as a FAT disk gives other inodes and times of change when mounted anew
     seen: list[Progress] = []
-    result = convert(source, out, progress=seen.append)
+    result = convert(source, out, on_progress=seen.append)
     assert 0 < result.resumed < result.tensors
     stages = dict.fromkeys(p.stage for p in seen if p.stage != "hashing")  # where that takes long
     assert list(stages) == ["checking", "converting", "reading back"]
@@ -71,7 +71,7 @@ def test_a_conversion_that_is_told_to_end_says_what_is_kept(
 
 def test_short_reads_and_writes_lose_nothing(source: Path, out: Path, whole: bytes) -> None:
     stop_after(source, out, 45_000)
-    assert pipeline.convert(source, out, files=Short()).resumed > 0
+    assert convert_on(Short(), source, out).resumed > 0
     assert out.read_bytes() == whole
 
 
@@ -147,7 +147,7 @@ def test_another_importance_matrix_does_not_go_on_from_it(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(source, out, imatrix=matrices[0], progress=interrupt)
+        convert(source, out, imatrix=matrices[0], on_progress=interrupt)
     result = convert(source, out, imatrix=matrices[1])
     assert (result.resumed, result.sha256) == (0, expected.sha256)
 
@@ -196,7 +196,7 @@ def test_two_at_once_give_one_file(source: Path, out: Path, whole: bytes) -> Non
         with pytest.raises(OutputError, match="is being written by process"):
             convert(source, out)
 
-    convert(source, out, progress=meanwhile)
+    convert(source, out, on_progress=meanwhile)
     assert out.read_bytes() == whole
     assert names(out) == {out.name}
 
@@ -225,7 +225,7 @@ def test_a_disk_that_forgets_is_found_out(source: Path, out: Path) -> None:
             return super().write(descriptor, kept, offset)
 
     with pytest.raises(OutputError, match="differs from what was written, in "):
-        pipeline.convert(source, out, files=Forgetful())
+        convert_on(Forgetful(), source, out)
     assert names(out) == set()
 
 
@@ -255,7 +255,7 @@ def test_ctrl_c_when_the_output_has_its_name_promises_nothing_and_leaves_nothing
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        pipeline.convert(source, out, files=Interrupting())
+        convert_on(Interrupting(), source, out)
     assert caught.value.args == ()
     assert out.read_bytes() == whole
     assert names(out) == {out.name}
