@@ -38,7 +38,7 @@ check:
 
 fix:
 	@$(call set_up,test check)
-	@"$(BIN)/ruff" check --fix .
+	@"$(BIN)/ruff" check --fix --exit-zero .
 	@"$(BIN)/ruff" format .
 
 bench:
@@ -52,7 +52,7 @@ bundle:
 
 # A folder that was never made into an environment is somebody's own.
 clean:
-	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@set -- "$(VENV)"/.edgesppo-base*; \
 	if [ -e "$$1" ] || [ -e "$(VENV)/.edgesppo-unfinished" ] || [ -e "$(VENV)/pyvenv.cfg" ]; \
 	then rm -rf "$(VENV)"; \

@@ -36,7 +36,8 @@ _PYTHON = ("python3", "libgcc-s1", "libstdc++6", "tzdata")  # Debian's packages
 # Newer systems take the wheels that were made for older ones; pip wants each named.
 _GLIBC = ("2_17", "2_24", "2_26", "2_27", "2_28", "2_31", "2_34", "2_35", "2_36")
 _PLATFORMS = (*(f"manylinux_{version}_aarch64" for version in _GLIBC), "linux_aarch64")
-_EXTRAS = ("test", "server")
+_EXTRAS = ("test", "fast", "server")
+_OTHERWISE = ("llama-cpp-python", "edgesppo[")  # what is compiled, and the checkout's own extras
 
 
 def main(arguments: list[str]) -> int:
@@ -121,7 +122,7 @@ def _requirements() -> list[str]:
     """What edgesppo and its tests need, but for llama-cpp-python, which is compiled."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lists = [project["dependencies"], *(project["optional-dependencies"][e] for e in _EXTRAS)]
-    return [line for lines in lists for line in lines if not line.startswith("llama-cpp-python")]
+    return [line for lines in lists for line in lines if not line.startswith(_OTHERWISE)]
 
 
 if __name__ == "__main__":
