@@ -158,8 +158,8 @@ def _note_left_out(tokens: Sequence[Piece], size: int) -> None:
     names = ", ".join(show(text, 40) for text in left_out[:3])
     more = f" and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
     notices.notify(
-        f"left out, as the embedding has no row for it: {names}{more} (id {size:,} on); the model"
-        f" has {size:,} tokens"
+        f"tokens left out, because the embedding has only {size:,} rows: {names}{more}, from id"
+        f" {size:,} on"
     )
 
 

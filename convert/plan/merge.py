@@ -76,7 +76,7 @@ def _with_rows(hparams: HParams, tensors: Mapping[str, Tensor], checkpoint: Chec
         return hparams
     notices.notify(
         f"{checkpoint.config.where}: 'vocab_size' is {hparams.vocabulary:,}, but the embedding has"
-        f" {shape[0]:,} rows; the rows count"
+        f" {shape[0]:,} rows; that number is used"
     )
     return replace(hparams, vocabulary=shape[0])
 

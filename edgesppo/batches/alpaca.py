@@ -143,7 +143,7 @@ def read_reference(rows: InputRows, instructions: Sequence[Instruction]) -> list
     pairs = [(one.text, outputs[one.text]) for one in instructions if one.text in outputs]
     if not pairs:
         raise UsageError(
-            f"{rows.name} has an output for none of the {len(instructions):,} instructions"
+            f"{rows.name} has no output for any of the {len(instructions):,} instructions"
         )
     return pairs
 

@@ -260,8 +260,8 @@ def _tls(serving: dict[str, Any]) -> dict[str, Any]:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
     except OSError as error:  # ssl's own are such
         raise UsageError(
-            f"{cert} and {key} are no certificate and its private key ({error.strerror or error}); "
-            "expected two PEM files"
+            f"{cert} and {key} are not a certificate and its private key"
+            f" ({error.strerror or error}); expected two PEM files"
         ) from None
     return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
 

@@ -65,8 +65,9 @@ class Downloader:
 
     def mismatch(self, file: RemoteFile, digests: Sequence[str]) -> DownloadError:
         """The error for a file that arrived with these wrong hashes."""
+        hashes = ", then with ".join(digests)
         return DownloadError(
-            f"{file.path} of {self.repository} arrived with the hash {' and then '.join(digests)},"
+            f"{file.path} of {self.repository} arrived with the hash {hashes},"
             f" but {self.expected.format(file.digest)}; run the same command again later"
         )
 

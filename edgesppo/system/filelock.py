@@ -91,7 +91,8 @@ def _lock(path: Path, descriptor: int, files: FileSystem) -> None:
 def _note_no_locks(folder: Path) -> None:
     """Said once of each folder."""
     notices.notify(
-        f"the disk of {folder} knows no locks: let no two processes write there at the same time"
+        f"the disk of {folder} does not support file locks: let only one process at a time write"
+        " there"
     )
 
 

@@ -65,7 +65,8 @@ def find_settings(
     if disturbed:
         notices.notify(
             f"the fastest settings were measured while other programs used {share:.0%} of the "
-            "processors: used now, and measured again once they do not (never with --tune off)"
+            "processors; they are used for now, and measured again when those programs are idle "
+            "(--tune off measures nothing)"
         )
     return found
 

@@ -120,8 +120,8 @@ def store(summary: Summary, goal: str, tuning: RunConfig, *, disturbed: bool = F
         _write(path, {**asdict(tuning), **stamp})
     except OSError as error:
         notices.notify(
-            f"the fastest settings cannot be kept in {path.parent} ({error.strerror or error}):"
-            " they are measured at every start, which --tune off leaves out"
+            f"the fastest settings cannot be kept in {path.parent} ({error.strerror or error}),"
+            " so they are measured at every start; --tune off does without them"
         )
 
 

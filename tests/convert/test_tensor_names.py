@@ -116,7 +116,7 @@ def test_the_rows_of_the_embedding_count(folder: Path, tmp_path: Path, rows: int
         found = keys_of(convert(folder, tmp_path / "out.gguf", type="f32").output)
         said = notices.take()
     assert len(found["tokenizer.ggml.tokens"]) == rows
-    assert f"'vocab_size' is 600, but the embedding has {rows} rows; the rows count" in said[0]
+    assert f"'vocab_size' is 600, but the embedding has {rows} rows; that number is used" in said[0]
     assert len(said) == (1 if pad > 0 else 2)
     unused = [text for text in found["tokenizer.ggml.tokens"] if text.startswith("[PAD")]
     assert len(unused) == max(pad, 0)

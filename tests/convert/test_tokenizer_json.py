@@ -226,7 +226,7 @@ def test_tokens_without_a_row_are_left_out(alone: Path, said: Callable[[], list[
     change(alone, lambda v: v["added_tokens"].append(added(SIZE, "[PAD]", special=True)))
     assert bits(vocabulary(alone).tokens) == bits(of_the_demo().tokens)
     (notice,) = said()
-    assert "'[PAD]' (id 2,560 on)" in notice
+    assert "'[PAD]', from id 2,560 on" in notice
 
 
 BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

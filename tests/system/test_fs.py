@@ -68,7 +68,7 @@ def test_a_disk_that_knows_no_locks_is_used_without_and_that_is_told_once(
             assert (tmp_path / "lock").exists()
     assert [*tmp_path.iterdir()] == []
     (notice,) = caplog.messages
-    assert f"the disk of {tmp_path} knows no locks" in notice
+    assert f"the disk of {tmp_path} does not support file locks" in notice
 
 
 def test_a_temporary_file_is_known_by_its_name_and_an_abandoned_one_by_its_age(

@@ -135,7 +135,7 @@ def test_what_was_measured_beside_busy_programs_is_used_until_they_rest(
     found, _ = choose.choose_settings(summary, LoadOptions(tune="memory"))
     assert found.decode_tps is not None
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "while other programs used 40% of the processors: used now, and measured again" in line
+    assert "other programs used 40% of the processors; they are used for now, and measured" in line
     monkeypatch.setattr(load, "others", lambda: 0.4)
     assert cached_settings(summary, "memory") == found
     monkeypatch.setattr(load, "others", lambda: 0.1)
