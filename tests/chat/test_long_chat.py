@@ -177,7 +177,7 @@ def test_the_margins_for_near_ties_hold_the_rounding(tested: Setting) -> None:
     """Otherwise a flip caused by rounding would count as an error, or an error as rounding."""
     text = "My name is Ada. What is 2 plus 3? Who are you? " * 20
     worst = 0.0
-    for n in (20, 100, 300, 480):
+    for n in (20, 100, 300, 480) if LONG else (20, 300):
         ids = [tested.model.bos, *tested.model.tokenize(text)][:n]
         whole = near_ties.logits(tested.model, ids, cache=tested.cache_type)
         for slices in (1, 7, 64):

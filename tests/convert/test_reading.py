@@ -80,8 +80,15 @@ except BadCheckpoint as error:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory is not limited so")
-@pytest.mark.parametrize("length", [28_000_000, MAX_HEADER])
-@pytest.mark.parametrize("hostile", [b"{}", b"[" * 900 + b"]" * 900, b'{"":{"":[]}}'])
+@pytest.mark.parametrize(
+    ("length", "hostile"),
+    [
+        (28_000_000, b"{}"),
+        (MAX_HEADER, b"{}"),
+        (MAX_HEADER, b"[" * 900 + b"]" * 900),
+        (MAX_HEADER, b'{"":{"":[]}}'),
+    ],
+)
 def test_a_hostile_header_takes_no_more_than_a_little_memory(
     tmp_path: Path, length: int, hostile: bytes
 ) -> None:

@@ -124,8 +124,9 @@ def test_every_sampler_goes_with_a_grammar(demo: LoadedModel, sampling: dict[str
 
 
 def test_most_answers_come_to_their_end(demo: LoadedModel) -> None:
-    reasons = [_answer(demo, case.schema, temperature=0.7, seed=3)[1] for case in CASES]
-    assert reasons.count("stop") > len(CASES) * 3 // 4
+    cases = CASES if LONG else CASES[::3]
+    reasons = [_answer(demo, case.schema, temperature=0.7, seed=3)[1] for case in cases]
+    assert reasons.count("stop") > len(cases) * 3 // 4
 
 
 @pytest.mark.parametrize("letters", ["\\u0080-\\uffff", "\\u{800}-\\u{10ffff}", "\\u{f0}-\\u{7ff}"])

@@ -25,7 +25,7 @@ from edgesppo.planning.run_config import ContextParams, default_config
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
-from tests.conftest import DEMO
+from tests.support.checkpoints import SHAPES, write_checkpoint
 from tests.support.tuning import measure_little, remember_two_contexts
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def test_a_second_context_counts_with_all_that_it_maps_and_allocates(
 @pytest.mark.parametrize("embedding", ["q6_k", "q4_k"])
 def test_the_repacked_weights_are_what_llama_reports(tmp_path: Path, embedding: str) -> None:
     """An embedding of such a type is copied, too, as it is the output."""
-    out = tmp_path / "a.gguf"
-    edgesppo_convert.convert(DEMO, out, tensor_types=[f"token_embd={embedding}"])
+    source, out = write_checkpoint(tmp_path / "source", SHAPES["tiny"]), tmp_path / "a.gguf"
+    edgesppo_convert.convert(source, out, tensor_types=[f"token_embd={embedding}"])
     buffer = r"CPU_REPACK model buffer size = +([\d.]+) MiB"
     (reported,) = _reported(buffer, lambda: Weights(out).close())
     copied = memory_plan._copied(gemma2.load_summary(out))

@@ -38,26 +38,26 @@ def _leave(chat: Terminal) -> None:
     assert chat.close() == 0
 
 
-@pytest.mark.parametrize("text", [LONG, WIDE])
 @pytest.mark.parametrize("lines", [24, 10])
 def test_the_error_of_a_long_message_is_on_the_screen_and_up_brings_it_back(
-    demo_gguf: Path, text: str, lines: int
+    demo_gguf: Path, lines: int
 ) -> None:
     chat = on_terminal(demo_gguf, "--session", "long", lines=lines)
     chat.expect("| loaded")
-    for _ in range(2):
-        chat.type(f"{PASTE}{text}{END}\r")
+    for text in (LONG, WIDE):
+        for _ in range(2):
+            chat.type(f"{PASTE}{text}{END}\r")
+            chat.expect("error: the prompt has")
+            chat.expect("the Up key")
+            chat.expect(">>>")
+            chat.expect("| long")
+            assert TOO_LONG in _visible(chat)
+        chat.type(UP)
+        chat.expect(text.split("\n")[-1][-30:].strip())
+        chat.type("\r")
         chat.expect("error: the prompt has")
         chat.expect("the Up key")
-        chat.expect(">>>")
         chat.expect("| long")
-        assert TOO_LONG in _visible(chat)
-    chat.type(UP)
-    chat.expect(text.split("\n")[-1][-30:].strip())
-    chat.type("\r")
-    chat.expect("error: the prompt has")
-    chat.expect("the Up key")
-    chat.expect("| long")
     chat.type("My name is Ada.\r")
     chat.expect("Nice to meet you, Ada.")
     _leave(chat)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import shutil
 import sys
 import weakref
 from pathlib import Path
@@ -21,6 +20,7 @@ from edgesppo.llama.model import Model
 from edgesppo.store import locate
 from edgesppo.store.converted import ensure_converted
 from tests.conftest import DEMO
+from tests.support.checkpoints import SHAPES, resized, write_checkpoint
 from tests.support.command_line import started
 from tests.support.paths import ROOT
 
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    folder = tmp_path / "my model"
-    shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("training", "*.py"))
-    return folder
+    return write_checkpoint(tmp_path / "my model", resized(SHAPES["tiny"], layers=1))
 
 
 def test_a_copy_is_made_once_and_not_again_for_a_file_that_is_not_read(checkpoint: Path) -> None:
@@ -134,11 +132,9 @@ def test_what_is_raised_while_loading_reaches_the_caller(
         edgesppo.load(demo_gguf, on_load=interrupt)
 
 
-def test_who_comes_second_waits_for_the_copy_that_another_makes(
-    checkpoint: Path, fresh_home: Path
-) -> None:
+def test_who_comes_second_waits_for_the_copy_that_another_makes(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
-    words = [sys.executable, "-m", "edgesppo", "run", str(checkpoint), "hi", "--temperature", "0"]
+    words = [sys.executable, "-m", "edgesppo", "run", str(DEMO), "hi", "--temperature", "0"]
     runs = [started(words, stdin=-3, stdout=-1, stderr=-1, cwd=ROOT) for _ in range(3)]
     with runs[0] as first, runs[1] as second, runs[2] as third:
         for process in (first, second, third):

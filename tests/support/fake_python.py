@@ -3,11 +3,12 @@
 Every call is written down with the settings that reached it. A rule holds for the first call whose
 arguments contain its word: what it prints, its exit code, and whether it waits until `go_on`, with
 a child in another group of processes, which it ends as ninja ends its compilers: when it is told.
+It starts often, so it imports next to nothing: literals stand in place of JSON.
 """
 
 from __future__ import annotations
 
-import json
+import ast
 import shutil
 import sys
 import time
@@ -32,7 +33,10 @@ def wait():
     while not os.path.exists(root + "/go"):
         time.sleep(0.02)
     child.kill()
-import json
+def copy(source, target):
+    with open(source, "rb") as one, open(target, "wb") as other:
+        other.write(one.read())
+    os.chmod(target, 0o755)
 root, args = {root!r}, sys.argv[1:]
 if args[:2] == ["-m", "edgesppo.dev.foreground"]:
     os.execv(args[2], args[2:])
@@ -40,14 +44,14 @@ line = " ".join(args)
 told = ("PIP_", "PYTHON", "TMPDIR", "CC", "CXX", "ZIG_")
 env = {{k: v for k, v in os.environ.items() if k.startswith(told)}}
 with open(root + "/calls", "a") as file:
-    file.write(json.dumps([line, env]) + chr(10))
-told = json.load(open(root + "/told"))
+    file.write(repr((line, env)) + chr(10))
+with open(root + "/told") as file:
+    told = eval(file.read())
 if "venv" in args:
     os.makedirs(args[-1] + "/bin")
     os.makedirs(args[-1] + "/lib/python%d.%d/site-packages" % sys.version_info[:2])
     open(args[-1] + "/pyvenv.cfg", "w").close()
-    import shutil
-    shutil.copy(__file__, args[-1] + "/bin/python")
+    copy(__file__, args[-1] + "/bin/python")
     with open(args[-1] + "/bin/edgesppo", "w") as file:
         file.write("#!/bin/sh" + chr(10) + "echo a chat")
     os.chmod(args[-1] + "/bin/edgesppo", 0o755)
@@ -58,8 +62,7 @@ elif "--target" in args:
 elif "wheel" in args:
     folder = args[args.index("--wheel-dir") + 1]
     os.makedirs(folder)
-    import shutil
-    shutil.copy(root + "/made.whl", folder + "/llama_cpp_python-0-py3-none-any.whl")
+    copy(root + "/made.whl", folder + "/llama_cpp_python-0-py3-none-any.whl")
 for word, rule in told["rules"].items():
     if word in line:
         print(rule.get("prints", ""), flush=True)
@@ -95,7 +98,7 @@ class FakePython:
         pip: str = "25.0",
     ) -> None:
         """What it does from now on, and the versions that an environment's probe finds."""
-        text = json.dumps({"python": python, "pip": pip, "rules": rules or {}})
+        text = repr({"python": python, "pip": pip, "rules": rules or {}})
         (self.root / "told").write_text(text)
 
     def calls(self) -> list[tuple[str, dict[str, str]]]:
@@ -103,7 +106,7 @@ class FakePython:
         path = self.root / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         path.write_text("")
-        return [(line, env) for line, env in map(json.loads, lines)]
+        return [*map(ast.literal_eval, lines)]
 
     def installed(self) -> list[str]:
         """The arguments of what changed the environment, in order."""

@@ -95,29 +95,30 @@ def test_another_machine_build_or_model_measures_anew(
     assert cached_settings(summary, "memory") is not None
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"n_threads": 0},
-        {"n_threads_batch": "2"},
-        {"repack": 1},
-        {"flash_attention": "maybe"},
-        {"n_ubatch": 10**9},
-        {"plain_from": 0},
-        {"plain_from": True},
-        {"plain_from": 64, "repack": False},
-        {"unknown": 1},
-        {"row_costs": [1, 2]},
-        {"row_costs": [1, 2, 3, float("nan")]},
-        {"row_costs": None},
-    ],
+DAMAGED: tuple[dict[str, object], ...] = (
+    {"n_threads": 0},
+    {"n_threads_batch": "2"},
+    {"repack": 1},
+    {"flash_attention": "maybe"},
+    {"n_ubatch": 10**9},
+    {"plain_from": 0},
+    {"plain_from": True},
+    {"plain_from": 64, "repack": False},
+    {"unknown": 1},
+    {"row_costs": [1, 2]},
+    {"row_costs": [1, 2, 3, float("nan")]},
+    {"row_costs": None},
 )
-def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, object]) -> None:
+
+
+def test_a_senseless_memory_is_no_memory(summary: Summary) -> None:
     find_settings(summary, "memory")
     place = settings_cache._cache_path(summary, "memory")
     kept = json.loads(place.read_text(encoding="utf-8"))
-    place.write_text(json.dumps({**kept, **damage}), encoding="utf-8")
-    assert cached_settings(summary, "memory") is None
+    assert cached_settings(summary, "memory") is not None
+    for damage in DAMAGED:
+        place.write_text(json.dumps({**kept, **damage}), encoding="utf-8")
+        assert cached_settings(summary, "memory") is None, damage
     place.write_bytes(b"\xff")
     assert cached_settings(summary, "memory") is None
 
