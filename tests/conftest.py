@@ -126,7 +126,7 @@ def hub_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a repository with a small checkpoint."""
     from tests.support.checkpoints import Shape, write_checkpoint
 
-    shape = Shape(2, 64, 64, 2, 1, 32, 2000, 256, 64)
+    shape = Shape(2, 64, 64, 2, 1, 32, 600, 256, 64)
     folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "files", shape, shards=3)
     (folder / "README.md").write_text("---\nlicense: gemma\n---\n", encoding="utf-8")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")

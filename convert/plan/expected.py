@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def expected_tensors(hparams: HParams, type: str = "q4_k_m") -> Iterator[TensorEntry]:
+def expected_tensors(hparams: HParams, type: str) -> Iterator[TensorEntry]:
     """The tensors that `convert` would write in edge order; offsets are from the data's start."""
     weights, setting = plan_weights(hparams), Setting(hparams.layers, _sharing(hparams))
     kinds = block_types(find_recipe(type), weights, setting)

@@ -101,7 +101,7 @@ def parse_options(
 
 
 def plan_conversion(
-    checkpoint: Checkpoint, options: ConvertOptions, adapters: Sequence[Adapter] = ()
+    checkpoint: Checkpoint, options: ConvertOptions, adapters: Sequence[Adapter]
 ) -> ConversionPlan:
     """Plan the file for a checkpoint; raises BadCheckpoint if it cannot be converted."""
     merged = merge(checkpoint, adapters)

@@ -229,12 +229,12 @@ def _level(position: int, value: str, least: str, most: str) -> str:
     return f"l{position} = clamp(({value} + MAGIC) - MAGIC, {least}, {most})"
 
 
-def _sum(name: str, terms: Iterable[str], last: str | None = None) -> list[str]:
+def _sum(name: str, terms: Iterable[str]) -> list[str]:
     """A sum in the order of its terms; every step has its own name, assigned once."""
     terms = list(terms)
     steps = [f"{name}_0 = ZERO + {terms[0]}"]
     steps += [f"{name}_{i} = {name}_{i - 1} + {term}" for i, term in enumerate(terms) if i]
-    return [*steps, f"{last or name} = {name}_{len(terms) - 1}"]
+    return [*steps, f"{name} = {name}_{len(terms) - 1}"]
 
 
 def _errors(positions: range, low: str, prefix: str = "") -> list[str]:

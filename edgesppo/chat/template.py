@@ -108,7 +108,7 @@ def check(n: int, message: Message) -> None:
     validate.text(f"the content of message {n}", message.content)
 
 
-def message_ids(model: ChatTokenizer, message: Message, system: str = "") -> list[int]:
+def message_ids(model: ChatTokenizer, message: Message, system: str) -> list[int]:
     """The ids of one message between its turn's control tokens, after the system text if any."""
     if message.ids is None:
         text = message.content.strip()

@@ -93,19 +93,19 @@ _PER_TOKEN = {
 }
 
 
-def load_summary(path: Path, architecture: str = ARCHITECTURE) -> Summary:
+def load_summary(path: Path) -> Summary:
     """Check a file's structure against its real size, and its architecture; reads the header only.
 
     Raises ModelNotFound when there is no such file and BadModelFile when it is not a complete GGUF
-    file of this architecture.
+    file of a Gemma-2 model.
     """
     path = Path(path)
-    return _check_tensors(read(path, partial(_fault, path, architecture), _VOCABULARY))
+    return _check_tensors(read(path, partial(_fault, path), _VOCABULARY))
 
 
 def check_head(head: bytes, size: int, path: Path) -> Summary:
     """Like `load_summary`, for a file of `size` bytes yet to be written that begins with `head`."""
-    check_keys = partial(_fault, path, ARCHITECTURE)
+    check_keys = partial(_fault, path)
     return _check_tensors(read_head(head, size, path, check_keys, _VOCABULARY))
 
 
@@ -118,16 +118,14 @@ def check_number(name: str, value: Any) -> str | None:
     return None if low <= value <= high else f"expected {low:g} to {high:g}"
 
 
-def _fault(
-    path: Path, architecture: str, keys: Mapping[str, Any], arrays: Mapping[str, ArrayInfo]
-) -> str | None:
+def _fault(path: Path, keys: Mapping[str, Any], arrays: Mapping[str, ArrayInfo]) -> str | None:
     kind = keys.get("general.type")
     if isinstance(kind, str) and kind in _NO_MODEL:
         raise BadModelFile(f"{path}: {_NO_MODEL[kind]}, expected a model")
     value = keys.get("general.architecture")
-    if value != architecture:
+    if value != ARCHITECTURE:
         raise BadModelFile(
-            f"{path}: a GGUF file of the architecture {quoted(value)}, expected {architecture!r}: "
+            f"{path}: a GGUF file of the architecture {quoted(value)}, expected {ARCHITECTURE!r}: "
             "edgesppo runs Gemma-2 models"
         )
     if keys.get("split.count", 0) not in (0, 1):

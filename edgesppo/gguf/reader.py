@@ -119,11 +119,7 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
 
 
 def read_head(
-    head: bytes,
-    size: int,
-    path: Path,
-    check_keys: KeyCheck | None = None,
-    distinct: Distinct = _NONE,
+    head: bytes, size: int, path: Path, check_keys: KeyCheck, distinct: Distinct
 ) -> Summary:
     """Like `read`, for a file of `size` bytes that begins with `head` and is yet to be written."""
     return _Reader(path, head, size, distinct).read_summary(check_keys)

@@ -86,7 +86,7 @@ def plan(*, force: bool) -> tuple[list[Build], Path | None]:
     return builds, kept
 
 
-def build_and_install(*, force: bool = False) -> Installed:
+def build_and_install(*, force: bool) -> Installed:
     """Compile llama.cpp, unless it was compiled the same way before, and install it.
 
     With `force` it is compiled in any case. Raises BuildError, Failed, Interrupted, OSError.

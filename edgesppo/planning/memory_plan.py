@@ -186,7 +186,7 @@ def plan_prefill_memory(
 
 
 def plan_draft_memory(
-    summary: Summary, tuning: RunConfig, n_ctx: int, gpu_layers: int = 0
+    summary: Summary, tuning: RunConfig, n_ctx: int, gpu_layers: int
 ) -> MemoryPlan:
     """The memory of a draft model for a target with `n_ctx` tokens and these settings."""
     own = replace(tuning, flash_attention="auto", n_ubatch=DRAFT_SLICE, plain_from=None)

@@ -250,13 +250,13 @@ def write_file(
         raise cannot_write(path, error) from error
 
 
-def is_temporary(path: Path, suffix: str = "") -> bool:
+def is_temporary(path: Path, suffix: str) -> bool:
     """Whether this is the name of an `atomic_write` temporary, for a file that ends in `suffix`."""
     stem, _, token = path.name.rpartition(".")
     return stem.startswith(".") and stem.endswith(suffix) and len(token) == 2 * _TOKEN_BYTES
 
 
-def is_abandoned(path: Path, suffix: str = "") -> bool:
+def is_abandoned(path: Path, suffix: str) -> bool:
     """Whether it is a temporary file so old that its process must have been killed."""
     return is_temporary(path, suffix) and time.time() - path.stat().st_mtime > _STALE_S
 

@@ -117,16 +117,16 @@ def features() -> set[str]:
     return set()
 
 
-def throttled(platform: Path | None = None) -> list[str]:
+def throttled() -> list[str]:
     """Why a Raspberry Pi is, or was, throttled; empty on other machines."""
-    bits = _throttle_bits(platform or _PLATFORM)
+    bits = _throttle_bits()
     return [text for bit, text in _THROTTLES.items() if bits & bit]
 
 
-def _throttle_bits(platform: Path) -> int:
+def _throttle_bits() -> int:
     """The throttle flags from the kernel ("50005"), else from vcgencmd; 0 if unknown."""
     try:
-        for file in sorted(platform.glob("soc*/*firmware/get_throttled")):
+        for file in sorted(_PLATFORM.glob("soc*/*firmware/get_throttled")):
             return int(file.read_text(), 16)
     except (OSError, ValueError):
         pass

@@ -48,10 +48,9 @@ def read_text(name: str, most: int | None = None) -> str:
         raise UsageError(f"{name!r}: {error}") from None
 
 
-def read_stream(stream: BinaryIO, name: str, most: int | None = None) -> str:
+def read_stream(stream: BinaryIO, name: str) -> str:
     """The text of a stream up to its end; `name` is for messages. Raises UsageError and OSError."""
-    limit = MAX_BYTES if most is None else most
-    return _decoded(stream.read(limit + 1), name, limit)
+    return _decoded(stream.read(MAX_BYTES + 1), name, MAX_BYTES)
 
 
 def _decoded(data: bytes, name: str, limit: int) -> str:

@@ -113,7 +113,7 @@ def _counted(history: History, after: int, asked: Message, room: int, model: Mod
         taken = len(template.encode(model, [asked]))
         for n in range(after // 2, 0, -1):
             turn = history.messages[2 * n - 2 : 2 * n]
-            taken += sum(len(template.message_ids(model, message)) for message in turn)
+            taken += sum(len(template.message_ids(model, message, "")) for message in turn)
             if taken > room:
                 return n
         return 0
