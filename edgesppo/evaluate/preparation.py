@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from edgesppo.store.locate import Found
     from edgesppo.system.conversion_progress import Progress
     from edgesppo_convert import Outlook
+    from edgesppo_convert.quant.recipe import RecipeName
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Wishes:
     target_size: int | None
     target_bpw: float | None
     source: Source | None
-    type: str
+    type: RecipeName
     tensor_types: Sequence[str]
     imatrix: Path | None
     n_threads: int | None

@@ -207,7 +207,10 @@ def remove_older(copy: Path) -> None:
 
 
 def use(
-    found: Found, on_progress: Callable[[Progress], None] | None = None, *, type: str = "q4_k_m"
+    found: Found,
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    type: RecipeName = "q4_k_m",
 ) -> tuple[Summary, InUse]:
     """As `prepare`, and the hold that keeps other processes from removing the copy."""
     while True:
