@@ -14,6 +14,7 @@ from edgesppo.chat import messages as chat_messages
 from edgesppo.chat import tokens
 from edgesppo.chat.chat import Chat
 from edgesppo.chat.choices import Overflow
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.messages import MessageLike, MessageList
 from edgesppo.chat.options import ChatOptions
 from edgesppo.chat.questions import Questions
@@ -191,7 +192,7 @@ class LoadedModel(Questions):
         kept = within_vocabulary(saved.sampling, self._interior.engine.model.n_vocab)
         chat.params = self._interior.defaults.replace(**{**kept, **sampling})
         chat.messages = MessageList(saved.messages(self._interior.identity.mark.fingerprint))
-        chat.left_out = saved.left_out(self._interior.identity.mark)
+        dialogue(chat).history.left_out = saved.left_out(self._interior.identity.mark)
         return chat
 
     def tokenize(

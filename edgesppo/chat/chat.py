@@ -124,11 +124,17 @@ class Chat:
         """The sampling parameters; every call can override them.
 
         chat.params = chat.params.replace(temperature=0) changes one for all further answers.
+        Setting it to anything but SamplingParams raises UsageError.
         """
         return self._dialogue.params
 
     @params.setter
     def params(self, params: SamplingParams) -> None:
+        if not isinstance(params, SamplingParams):
+            raise UsageError(
+                f"chat.params has the type {type(params).__name__}, expected SamplingParams, such"
+                " as chat.params.replace(temperature=0)"
+            )
         self._dialogue.params = params
 
     @property
@@ -145,10 +151,6 @@ class Chat:
     def left_out(self) -> int:
         """The number of oldest turns that the latest prompt left out."""
         return self._dialogue.history.left_out
-
-    @left_out.setter
-    def left_out(self, turns: int) -> None:
-        self._dialogue.history.left_out = turns
 
     @property
     def answered(self) -> bool:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # A trimmed prompt takes at most one part in so many of the room, so that a long chat is prefilled
 # again only now and then, and not at every turn.
 _TRIMMED_SHARE = 2
+# After turns were removed, what is left of a trimmed prompt is little below one part in so many of
+# the room: then turns that were left out come back.
+_LITTLE_SHARE = 4
 # The number of a message that was checked already.
 _CHECKED = 0
 
@@ -41,12 +44,22 @@ class History:
     ) -> None:
         self.messages = MessageList(messages)
         self.system = system
-        self.left_out = left_out  # turns
+        self._left_out = left_out
+        self._asked: Message | None = None  # the question of the latest prompt
         self._model = model
         # Keyed by the message's id(), which stays unique while the message is kept here.
         self._known: dict[int, tuple[Message, list[int]]] = {}
         # The first message, the system text in front of it, and the ids of both.
         self._first: tuple[Message, str, list[int]] | None = None
+
+    @property
+    def left_out(self) -> int:
+        """The number of oldest turns that the latest prompt left out, of those still there."""
+        return min(self._left_out, len(self.messages) // 2)
+
+    @left_out.setter
+    def left_out(self, turns: int) -> None:
+        self._left_out = turns
 
     def encode(
         self, more: Sequence[Message] = (), *, left_out: int = 0, answering: bool = True
@@ -72,6 +85,8 @@ class History:
         turns = after // 2
         left_out = min(self.left_out, turns)
         new = self._ids(_CHECKED, question, self._system_text() if after <= 2 * left_out else "")
+        if left_out and not self._has_only_grown(after):
+            left_out = self._recover(after, room, len(new), left_out)
         if trims and left_out < turns:
             left_out = self._trim(after, room, len(new), left_out)
         ids = self._join(left_out, after, [question])
@@ -79,12 +94,33 @@ class History:
             left_out += 1  # joined to the system text, a turn can take one token more
             ids = self._join(left_out, after, [question])
         self._remember_only([*self.messages[2 * left_out : after], question])
+        self._asked = question
         return ids, left_out
+
+    def _has_only_grown(self, after: int) -> bool:
+        """Whether the question of the latest prompt was answered, and nothing removed since.
+
+        Only then are turns that did not fit sure not to fit now.
+        """
+        return after >= 2 and self.messages[after - 2] is self._asked
+
+    def _recover(self, after: int, room: int, n_question: int, left_out: int) -> int:
+        """How many of the `left_out` turns to leave out still, where others were removed."""
+        taken = n_question + self._n_around()
+        if self._n_excess(after, room - taken, 0) == 0:
+            return 0
+        if self._n_excess(after, room // _LITTLE_SHARE - taken, left_out) > left_out:
+            return left_out
+        return self._n_excess(after, room // _TRIMMED_SHARE - taken, 0)
+
+    def _n_around(self) -> int:
+        """The tokens around the messages of a prompt: <bos>, <start_of_turn> and the role."""
+        return 2 + len(self._model.answer_head)
 
     def _trim(self, after: int, room: int, n_question: int, left_out: int) -> int:
         """How many of the oldest turns to leave out, if `left_out` are left out already."""
         trimmed_room = room // _TRIMMED_SHARE
-        taken = n_question + 2 + len(self._model.answer_head)  # <bos> and <start_of_turn>
+        taken = n_question + self._n_around()
         if self._n_excess(after, room - taken, left_out) == left_out:
             return left_out
         at, system = 2 * left_out, self._system_text()

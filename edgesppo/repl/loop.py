@@ -23,7 +23,7 @@ from edgesppo.repl.stats import SessionStats
 from edgesppo.system import notices
 from edgesppo.terminal import ctrl_c
 from edgesppo.terminal.columns import format_columns
-from edgesppo.terminal.format import n_turns, one_line, speed_line
+from edgesppo.terminal.format import oldest_turns, one_line, speed_line
 from edgesppo.terminal.output import is_broken_pipe
 from edgesppo.terminal.raw_mode import Keyboard
 from edgesppo.terminal.stream import PlainText, StyledText
@@ -237,7 +237,7 @@ class Loop:
             self.note("(cut off at the limit; /continue resumes the answer)")
         left_out = self.state.chat.left_out
         if left_out > self._left_out:
-            self.note(f"(the oldest {n_turns(left_out)} no longer fit into the context)")
+            self.note(f"(left out of the prompt to make room: {oldest_turns(left_out)})")
         self._left_out = left_out
 
 

@@ -200,7 +200,8 @@ class ReplState:
         finally:
             if self.session is not session:
                 session.close()
-        self.chat.messages[:], self.chat.left_out = messages, left_out
+        self.chat.messages[:] = messages
+        dialogue(self.chat).history.left_out = left_out
 
     def copy_to(self, session: Session) -> None:
         """Write a copy of the chat into a new session and close that."""

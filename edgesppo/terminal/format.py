@@ -31,7 +31,7 @@ def speed_line(result: Result) -> str:
         rates = f"prefill {timings.prefill_tps:,.1f} t/s, decode {timings.decode_tps:,.1f} t/s"
         parts.append(rates + _ENDS[result.finish_reason])
     if result.left_out:
-        parts.append(f"the oldest {n_turns(result.left_out)} left out")
+        parts.append(f"{oldest_turns(result.left_out)} left out")
     return f"[{' | '.join(parts)}]"
 
 
@@ -44,6 +44,11 @@ def one_line(text: str, most: int = 60) -> str:
 def n_turns(n: int) -> str:
     """A number of turns: "1 turn", "2 turns"."""
     return "1 turn" if n == 1 else f"{n:,} turns"
+
+
+def oldest_turns(n: int) -> str:
+    """A number of the oldest turns: "the oldest turn", "the oldest 2 turns"."""
+    return "the oldest turn" if n == 1 else f"the oldest {n:,} turns"
 
 
 def n_tokens(n: int) -> str:

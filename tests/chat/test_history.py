@@ -106,7 +106,9 @@ def test_an_edited_history_has_the_ids_that_it_has_when_tokenised_anew(
             history.messages[after:] = [asked, _message(rng, "assistant", model)]
 
 
-def _counted(history: History, after: int, asked: Message, room: int, model: Model) -> int:
+def _counted(
+    history: History, after: int, asked: Message, room: int, model: Model, *, grown: bool
+) -> int:
     """The expected number of turns left out, by tokenising every turn; without a system text."""
 
     def too_many(room: int) -> int:
@@ -119,23 +121,68 @@ def _counted(history: History, after: int, asked: Message, room: int, model: Mod
         return 0
 
     left_out = min(history.left_out, after // 2)
+    if left_out and not grown and (not too_many(room) or too_many(room // 4) <= left_out):
+        left_out = 0  # removed turns have made room
     return max(left_out, too_many(room // 2)) if too_many(room) > left_out else left_out
 
 
 def test_as_many_turns_go_as_when_every_turn_is_counted_anew(demo: LoadedModel) -> None:
     rng, model, seen = random.Random(5), demo._interior.engine.model, set[int]()
-    history = History(model)
+    history, before = History(model), Message("user", "Hi")
     for _ in range(STEPS):
-        history.messages += _turn(rng, model)
+        turn = _turn(rng, model)
+        grown = rng.random() < 0.7  # the question of the latest prompt was answered
+        history.messages += [before, turn[1]] if grown else turn
         asked, room = _message(rng, "user", model), rng.randrange(30, 500)
         after = len(history.messages) - 2 * rng.randrange(2)
-        expected = _counted(history, after, asked, room, model)
+        grown = after >= 2 and history.messages[after - 2] is before
+        expected = _counted(history, after, asked, room, model, grown=grown)
         assert history.fit(asked, after, room)[1] == expected
-        history.left_out = expected
+        history.left_out, before = expected, asked
         seen.add(expected)
         if rng.random() < 0.1:
             history.messages, history.left_out = history.messages[-12:], rng.randrange(3)
     assert len(seen) > 20
+
+
+def test_turns_that_were_left_out_come_back_when_others_are_removed(demo: LoadedModel) -> None:
+    """By undo, by another question in the place of the long one, and in the list of messages."""
+    long = "What is 2 plus 3? " * 54
+
+    def told() -> Chat:
+        chat = demo.chat(temperature=0, max_tokens=12)
+        for text in ("My name is Ada.", "Who are you?", long):
+            chat.ask(text)
+        assert chat.left_out == 2
+        return chat
+
+    chat = told()
+    chat.undo()
+    assert "Ada" in chat.ask("What is my name?")
+    assert chat.left_out == 0
+    chat = told()
+    *_, end = chat.regenerate("What is my name?")
+    assert end.finish_reason == "stop"
+    assert "Ada" in chat.messages[-1].content
+    chat = told()
+    chat.messages = chat.messages[:2]
+    assert "Ada" in chat.ask("What is my name?")
+    with pytest.raises(AttributeError):
+        chat.left_out = -3  # type: ignore[misc]
+    with pytest.raises(edgesppo.UsageError, match="params has the type dict"):
+        chat.params = {"temperature": 0}  # type: ignore[assignment]
+
+
+def test_a_chat_that_only_grows_keeps_its_prefix_whatever_room_its_answers_take(
+    demo: LoadedModel,
+) -> None:
+    chat = demo.chat(temperature=0)
+    left_out = []
+    for n in range(24):
+        chat.ask(f"What is {n % 7} plus 3?", max_tokens=(128, 1)[n % 2])
+        left_out.append(chat.left_out)
+    assert left_out[-1] > 0
+    assert left_out == sorted(left_out)
 
 
 def test_a_turn_that_the_system_text_makes_too_long_goes_too(demo: LoadedModel) -> None:

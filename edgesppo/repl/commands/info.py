@@ -10,7 +10,7 @@ from edgesppo.errors import UsageError
 from edgesppo.interior import interior
 from edgesppo.repl import file_names, sampling_settings
 from edgesppo.system import validate
-from edgesppo.terminal.format import describe, n_tokens, n_turns, speed_line
+from edgesppo.terminal.format import describe, n_tokens, n_turns, oldest_turns, speed_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,7 @@ def context(ctx: CommandContext, _argument: str) -> None:
     elif used > n_ctx:
         ctx.say("  The chat exceeds the context: the next message leaves out the oldest turns.")
     if chat.left_out:
-        ctx.say(f"  The oldest {n_turns(chat.left_out)} no longer fit and are left out.")
+        ctx.say(f"  The latest prompt left out {oldest_turns(chat.left_out)}.")
 
 
 def model(ctx: CommandContext, argument: str) -> None:
