@@ -21,6 +21,7 @@ _TIMEOUT_S = 600.0
 _EXAMPLE = "expected one like http://127.0.0.1:8080"
 _MOST_BYTES = 64 << 20
 _DATA = b"data: "
+_CERTIFICATES = "SSL_CERT_FILE"  # what Python's ssl trusts instead of the system's
 
 
 class Client:
@@ -58,6 +59,7 @@ class Client:
                     if "error" in found:
                         raise _error(found)
                     yield found
+            raise ConnectionError("the connection broke off before the answer was complete")
 
     @contextlib.contextmanager
     def _sent(
@@ -79,12 +81,19 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, EdgesppoError):
                 raise
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise EdgesppoError(
-                f"no answer from {self.url}: {one_line(reason)}; is `edgesppo serve` running there?"
-            ) from None
+            raise self._no_answer(error) from None
         finally:
             connection.close()
+
+    def _no_answer(self, error: Exception) -> EdgesppoError:
+        """The error to raise where the network or the server fails, with what to do."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            reason = error.verify_message
+            advice = f"set {_CERTIFICATES} to the file of a certificate that you made yourself"
+        else:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            advice = "is `edgesppo serve` running there?"
+        return EdgesppoError(f"no answer from {self.url}: {one_line(reason)}; {advice}")
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._scheme == "https":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Applied here, to the text as it comes.
 _OURS = ("stop", "logprobs")
+_CLOSED = "the connection to the server was closed"
 
 
 class _NoChain:
@@ -56,7 +57,7 @@ class RemoteEngine:
         """A request to be passed to `add`. Raises UsageError, ContextOverflow and Closed."""
         del owner, salt
         if self._closed:
-            raise Closed("the connection to the server was closed")
+            raise Closed(_CLOSED)
         if grammar is not None or params.logprobs is not None:
             raise UsageError("schemas and logprobs cannot be used with a server; load the model")
         n = len(prompt)
@@ -82,7 +83,7 @@ class RemoteEngine:
         def opened(connected: socket.socket) -> None:
             sockets.append(connected)
             if self._closed:
-                raise Closed("the connection to the server was closed")
+                raise Closed(_CLOSED)
             if request.cancelled:  # before there was anything to cut
                 raise Cancelled("the answer was cancelled")
 
@@ -94,6 +95,8 @@ class RemoteEngine:
                         break
                     yield from self._events(request, found)
         except EdgesppoError:
+            if self._closed:
+                raise Closed(_CLOSED) from None
             if not request.cancelled:
                 raise
         finally:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import json
+import shutil
 import socket
+import ssl
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from edgesppo.errors import ContextOverflow, EdgesppoError, UsageError
+from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.remote.client import Client
 from edgesppo.remote.engine import RemoteEngine
 from edgesppo.remote.model import RemoteModel, connect
+from edgesppo.remote.tokenizer import RemoteTokenizer
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.server import api_keys
+from tests.support import certificate
 from tests.support.command_line import CAPITAL, one_line_error, run
 from tests.support.live_server import Live, live
 
@@ -127,6 +133,61 @@ def test_an_answer_that_is_cancelled_while_it_connects_is_not_asked_for(
             assert connection.recv(10) == b""
         asking.join(30)
         assert not asking.is_alive()
+
+
+def test_an_answer_that_the_server_breaks_off_is_an_error() -> None:
+    """Unless it was cancelled here, or the model was closed."""
+    event = {"choices": [{"tokens": [{"id": 5, "bytes": [72]}], "finish_reason": None}]}
+    answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: {json.dumps(event)}\n\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(answer.encode())
+
+        threading.Thread(target=serve, daemon=True).start()
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        tokenizer = RemoteTokenizer.__new__(RemoteTokenizer)
+        tokenizer._texts = {}
+        engine = RemoteEngine(client, tokenizer, "demo", 512)
+
+        def stream() -> Iterator[Event]:
+            events = engine.stream(engine.add(engine.prepare([1, 2, 3], SamplingParams())))
+            assert next(events).token == 5
+            return events
+
+        with pytest.raises(EdgesppoError, match="broke off before the answer was complete"):
+            next(stream())
+        left = stream()
+        engine.close()
+        with pytest.raises(Closed):
+            next(left)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_that_nobody_signed_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = certificate.make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):
+                with contextlib.suppress(OSError):
+                    context.wrap_socket(listener.accept()[0], server_side=True).close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        client = Client(f"https://localhost:{listener.getsockname()[1]}")
+        with pytest.raises(EdgesppoError, match=r"self.signed certificate; set SSL_CERT_FILE"):
+            client.ask("/v1/models")
+        monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+        with pytest.raises(EdgesppoError, match="is `edgesppo serve` running"):
+            client.ask("/v1/models")
 
 
 def test_a_url_may_have_a_path_and_is_told_without_secrets(server: Live) -> None:
