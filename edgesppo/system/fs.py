@@ -218,8 +218,9 @@ def atomic_write(
     """Replace a file's content by `parts`, completely or not at all. Raises OSError.
 
     Several processes may write the same file at once: the last one wins. `sync` waits until the
-    data is on the disk.
+    data is on the disk. A device or a pipe is left as it is, which is an error.
     """
+    _check_replaceable(path)
     temporary = path.with_name(f".{path.name}.{os.urandom(_TOKEN_BYTES).hex()}")
     try:
         descriptor, offset = files.create(temporary, mode), 0
@@ -238,6 +239,17 @@ def atomic_write(
         with suppress(OSError):
             files.unlink(temporary)
         raise
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise OSError if there is something at `path` that no file may replace, as a device."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise OSError(errno.EEXIST, f"it is {what}; name another")
 
 
 def write_file(

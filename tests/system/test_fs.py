@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from edgesppo.errors import OutputError
 from edgesppo.system import filelock
-from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_temporary, read_all
+from edgesppo.system.fs import (
+    FileSystem,
+    atomic_write,
+    is_abandoned,
+    is_temporary,
+    read_all,
+    write_file,
+)
 from tests.support.faulty import Counting, Faulty
 
 
@@ -69,6 +77,18 @@ def test_a_disk_that_knows_no_locks_is_used_without_and_that_is_told_once(
     assert [*tmp_path.iterdir()] == []
     (notice,) = caplog.messages
     assert f"the disk of {tmp_path} does not support file locks" in notice
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OutputError, match="pipe: it is no regular file"):
+        write_file(path, b"x")
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.is_fifo()
+    with pytest.raises(OutputError, match="it is a folder"):
+        write_file(tmp_path, b"x")
 
 
 def test_a_temporary_file_is_known_by_its_name_and_an_abandoned_one_by_its_age(
