@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from prompt_toolkit.completion import Completer
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 
 PROMPT, MORE = ">>> ", "... "
 QUOTES = '"""'
@@ -30,6 +30,9 @@ class Reader(Protocol):
 
     def read(self) -> str:
         """Read the next message."""
+
+    def type_ahead(self, keys: str) -> None:
+        """Take keys that were typed before the first prompt as if they came there."""
 
     def keep(self, text: str) -> bool:
         """Make the Up key bring this text back at the next prompt; returns whether it will."""
@@ -101,6 +104,9 @@ class PlainReader:
         if text.strip():
             self._history.store_string(text)
         return unquoted(text)
+
+    def type_ahead(self, keys: str) -> None:
+        """Do nothing: `input()` reads what the terminal has kept."""
 
     def keep(self, text: str) -> bool:
         """Add the text to readline's history; a message of several lines is not there yet."""
@@ -180,6 +186,15 @@ class RichReader:
             raise self._failure
         text = self._session.prompt([("class:prompt", PROMPT)])
         return unquoted(text)
+
+    def type_ahead(self, keys: str) -> None:
+        """Have the prompts that follow read these keys first."""
+        from prompt_toolkit.input.typeahead import store_typeahead
+        from prompt_toolkit.input.vt100_parser import Vt100Parser
+
+        pressed: list[KeyPress] = []
+        Vt100Parser(pressed.append).feed_and_flush(keys)
+        store_typeahead(self._session.app.input, pressed)
 
     def keep(self, text: str) -> bool:
         """Add the text to the history unless it is the last entry, as typed or without quotes."""

@@ -60,6 +60,8 @@ class TerminalLoop(Loop):
         # The line editor reads single keys, so those typed during an answer must not be buffered as
         # lines.
         with self.keyboard.hold() if self.rich else contextlib.nullcontext():
+            if self.rich:
+                self.reader.type_ahead(self.keyboard.typed_before())
             while not self.leaving:
                 self._next()
 

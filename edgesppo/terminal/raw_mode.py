@@ -7,11 +7,14 @@ raises a signal.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_MOST_TYPED = 1 << 16  # bytes; terminals keep fewer
 
 
 class Keyboard:
@@ -30,6 +33,19 @@ class Keyboard:
         """Buffer keys without echo in the block."""
         with self._set(_without_echo(self._original, raw=self._raw)):
             yield
+
+    def typed_before(self) -> str:
+        """What was typed before keys were held for the first time, with Enter as a raw key.
+
+        The terminal has made a newline of each Enter, which it does not do any more.
+        """
+        if sys.platform == "win32" or self._original is None:
+            return ""
+        import select
+
+        ready, _, _ = select.select([sys.stdin.fileno()], [], [], 0)
+        data = os.read(sys.stdin.fileno(), _MOST_TYPED) if ready else b""
+        return data.decode("utf-8", "surrogateescape").replace("\n", "\r")
 
     @contextlib.contextmanager
     def release(self) -> Iterator[None]:

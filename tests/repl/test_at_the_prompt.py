@@ -38,6 +38,22 @@ def _leave(chat: Terminal) -> None:
     assert chat.close() == 0
 
 
+@pytest.mark.parametrize("plain", [(), ("--plain",)])
+def test_what_is_typed_before_the_prompt_appears_is_sent(
+    demo_gguf: Path, plain: tuple[str, ...]
+) -> None:
+    """The terminal has made newlines of its Enter keys by then."""
+    chat = on_terminal(demo_gguf, *plain)
+    chat.type("My name is Ada.\rWhat is my na")
+    chat.expect("| loaded")
+    chat.expect("Nice to meet you")
+    chat.expect(">>>")
+    chat.type("me?\r")
+    chat.expect("Your name is Ada.")
+    chat.expect(">>>")
+    _leave(chat)
+
+
 @pytest.mark.parametrize("lines", [24, 10])
 def test_the_error_of_a_long_message_is_on_the_screen_and_up_brings_it_back(
     demo_gguf: Path, lines: int
