@@ -11,7 +11,8 @@ from edgesppo.chat.choices import Overflow
 from edgesppo.chat.current_answer import CurrentAnswer
 from edgesppo.chat.generation import Generation
 from edgesppo.chat.messages import Message
-from edgesppo.errors import UsageError
+from edgesppo.chat.turn import Turn
+from edgesppo.errors import ContextOverflow, UsageError
 from edgesppo.sampling import options
 from edgesppo.system import validate
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.history import History
     from edgesppo.chat.result import Result
-    from edgesppo.chat.turn import Turn
     from edgesppo.engine.engine import Engine
     from edgesppo.sampling.params import SamplingParams
 
@@ -92,6 +92,20 @@ class Dialogue:
         """
         return self.encode([Message("user", "")], left_out=self.history.left_out)
 
+    def n_cached(self) -> int | None:
+        """The tokens of the next prompt that are in the KV cache; None if a server has that.
+
+        The next question is taken to be short.
+        """
+        if self.engine.is_remote:
+            return None
+        turn = Turn(Message("user", ""), len(self.history.messages))
+        try:
+            ids, _ = self._prompt(turn, self.params)
+        except ContextOverflow:
+            return 0
+        return self.engine.count_cached(ids)
+
     def n_tokens(self) -> int:
         """The tokens that the system text and those turns take in the context."""
         history = self.history
@@ -143,12 +157,16 @@ class Dialogue:
         params = self.params.replace(**sampling)
         if answer_format is not None:
             answer_format.check(params)
-        trims = self.overflow != "error"
-        ids, left_out = turn.prompt(self.history, self.engine, params, trims=trims)
+        ids, left_out = self._prompt(turn, params)
         grammar = None if answer_format is None else answer_format.grammar
         generation = Generation(self.engine, ids, params, left_out=left_out, grammar=grammar)
-        self.history.left_out = left_out
+        self.history.note(turn.question, left_out)
         return generation
+
+    def _prompt(self, turn: Turn, params: SamplingParams) -> tuple[list[int], int]:
+        """A turn's prompt, and how many of the oldest turns it leaves out."""
+        trims = self.overflow != "error"
+        return turn.prompt(self.history, self.engine, params, trims=trims)
 
 
 class _Chat(Protocol):

@@ -94,8 +94,11 @@ class History:
             left_out += 1  # joined to the system text, a turn can take one token more
             ids = self._join(left_out, after, [question])
         self._remember_only([*self.messages[2 * left_out : after], question])
-        self._asked = question
         return ids, left_out
+
+    def note(self, question: Message, left_out: int) -> None:
+        """Remember what the latest prompt asked, and how many of the oldest turns it left out."""
+        self._asked, self._left_out = question, left_out
 
     def _has_only_grown(self, after: int) -> bool:
         """Whether the question of the latest prompt was answered, and nothing removed since.

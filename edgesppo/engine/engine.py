@@ -57,6 +57,8 @@ class Engine:
     Raises UsageError for settings out of range, and OutOfMemory.
     """
 
+    is_remote = False  # its cells are in this process
+
     def __init__(
         self,
         model: Model,

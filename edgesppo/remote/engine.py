@@ -34,6 +34,7 @@ class _NoChain:
 class RemoteEngine:
     """Asks the server for each answer as a continuation of the prompt's token ids."""
 
+    is_remote = True
     n_threads = n_threads_batch = 0
     settings = "remote"
 
@@ -127,7 +128,7 @@ class RemoteEngine:
             remote_client.cut([*self._open.get(id(request), [])])
 
     def count_cached(self, tokens: Sequence[int]) -> int:
-        """Unknown: the server tells it with each answer."""
+        """None are held here; the server tells with each answer how many it had."""
         del tokens
         return 0
 

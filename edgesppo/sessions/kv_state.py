@@ -19,11 +19,12 @@ from edgesppo.system import hardware
 from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.result import Result
+    from edgesppo.engine.engine import Engine
     from edgesppo.sessions.model_identity import ModelIdentity
     from edgesppo.sessions.session import Session
 
@@ -53,25 +54,29 @@ class KvState:
         self._on_disk: list[int] = []  # the ids whose state is written
         self._write_s = 0.0  # seconds that writing it took
 
-    def restore(self) -> tuple[int, float | None]:
+    def restore(self) -> tuple[int | None, float | None]:
         """Restore what is on disk.
 
         Returns how many tokens of the prompt are in the KV cache again, and the seconds that this
-        saved, as in `Resumed.saved_s`.
+        saved, as in `Resumed`.
         """
+        if not self._chat.messages:
+            return 0, None
         started = time.perf_counter()
         snapshot = restore(self._chat, self._session.state_path, self._identity)
+        n_tokens = dialogue(self._chat).n_cached()
         if snapshot is None:
-            return 0, None
+            return n_tokens, None
         self._on_disk = list(snapshot.ids)
         self._prefill = snapshot.prefill
-        n_tokens = self._engine.count_cached(dialogue(self._chat).history_ids())
         rate = self._rate()
         spent = time.perf_counter() - started
-        return n_tokens, max(0.0, n_tokens / rate - spent) if rate else None
+        return n_tokens, max(0.0, n_tokens / rate - spent) if rate and n_tokens else None
 
     def why_unusable(self) -> str:
         """Why nothing was restored, for people."""
+        if self._on_disk:
+            return "turns were removed since its KV cache was saved, or no longer fit the context"
         return kv_snapshot.why_unusable(self._session.state_path, self._identity.binding)
 
     def measure(self) -> None:
@@ -108,22 +113,26 @@ class KvState:
 
     def _n_unsaved(self, ids: list[int]) -> int:
         """The number of these tokens that are in the KV cache and not in the written state."""
-        return self._engine.count_cached(ids) - common_prefix(self._on_disk, ids)
+        return self._engine.count_cached(ids) - n_resumable(self._on_disk, ids, self._engine)
 
     def write(self, on_slow: Callable[[int], None] | None = None) -> None:
         """Write the state if it has more than the written one, and cap and memory allow it.
 
-        `on_slow` is called with the number of bytes before a write that takes a noticeable time.
+        One that is of no use any more, as after undo, is deleted. `on_slow` is called with the
+        number of bytes before a write that takes a noticeable time.
         """
         started = time.perf_counter()
         # The model may be closed or the disk full: the turns are safe, and this only saves time.
         with suppress(EdgesppoError, OSError, MemoryError):
             ids = dialogue(self._chat).history_ids()
+            if self._on_disk and not n_resumable(self._on_disk, ids, self._engine):
+                self._session.delete_state()
+                self._on_disk = []
             if self._n_unsaved(ids) <= 0:
                 return
             with shielded():
                 state = self._engine.state(ids, max_state_bytes(self._cap))
-            if state is None:
+            if state is None or not n_resumable(state[0], ids, self._engine):
                 return
             snapshot = Snapshot(state[0], state[1], self._prefill)
             if on_slow is not None and snapshot.n_bytes > SLOW_BYTES:
@@ -133,6 +142,15 @@ class KvState:
             self._on_disk = state[0]
             self._write_s = time.perf_counter() - started
             kv_snapshot.prune(path.parent, self._cap)
+
+
+def n_resumable(held: Sequence[int], ids: Sequence[int], engine: Engine) -> int:
+    """How many tokens of `ids` need no prefill after a state of the tokens `held` is restored.
+
+    Of layers with a sliding window it has the cells of the last window only, and cannot go back.
+    """
+    n = common_prefix(held, ids)
+    return n if n == len(held) or len(held) < engine.model.weights.n_swa else 0
 
 
 def max_state_bytes(cap: int) -> int:

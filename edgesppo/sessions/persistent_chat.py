@@ -14,7 +14,7 @@ from edgesppo.chat.messages import split_system
 from edgesppo.errors import BadChat, EdgesppoError, OutputError
 from edgesppo.sessions import file, kv_snapshot
 from edgesppo.sessions.kv_snapshot import Snapshot
-from edgesppo.sessions.kv_state import DEFAULT_CAP, KvState, max_state_bytes
+from edgesppo.sessions.kv_state import DEFAULT_CAP, KvState, max_state_bytes, n_resumable
 from edgesppo.sessions.transcript import Conversation
 from edgesppo.system.signals import shielded
 
@@ -35,15 +35,17 @@ class Resumed:
 
     Attributes:
         n_turns: The number of turns.
-        n_tokens: The tokens of its prompt that are in the KV cache again.
+        n_tokens: The tokens of its prompt that are in the KV cache again; None if unknown, as a
+            server has that.
         saved_s: The seconds that this saved: their prefill at the rate measured when they were
             saved, less the time to restore them; None if no rate is known.
-        other_model: The name of the model that gave the last answer, if it was another one.
+        other_model: What the last answer was by, if it was another model: its name, and its file
+            or server if the model here has the same name.
         why_nothing: Why no tokens were restored; None if some were, or the chat has no turns.
     """
 
     n_turns: int
-    n_tokens: int
+    n_tokens: int | None
     saved_s: float | None
     other_model: str | None
     why_nothing: str | None = None
@@ -181,8 +183,13 @@ class PersistentChat:
         """Restore the KV state, and tell what was restored."""
         n_tokens, saved_s = self._state.restore()
         is_same = saved.by.fingerprint == self._by.fingerprint
-        other_model = None if is_same else saved.by.name
-        is_lost = self.chat.messages and not n_tokens
+        by = (
+            saved.by.name
+            if saved.by.name != self._by.name
+            else f"{saved.by.name} at {saved.by.path}"
+        )
+        other_model = None if is_same else by
+        is_lost = self.chat.messages and n_tokens == 0
         why_nothing = self._state.why_unusable() if is_lost else None
         return Resumed(len(saved.turns), n_tokens, saved_s, other_model, why_nothing)
 
@@ -211,7 +218,7 @@ def save(chat: Chat, path: Path, identity: ModelIdentity, cap: int) -> None:
     ids = dialogue(chat).history_ids()
     state = identity.engine.state(ids, max_state_bytes(cap)) if chat.messages else None
     file.replace(path, conversation(chat, identity.mark))
-    if state is None:
+    if state is None or not n_resumable(state[0], ids, identity.engine):
         return
     with suppress(OSError):
         kv_snapshot.write(file.state_path(path), identity.binding, Snapshot(*state))

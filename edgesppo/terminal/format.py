@@ -94,7 +94,7 @@ def resumed_line(name: str, resumed: Resumed) -> str:
         if resumed.saved_s is not None:
             digits = 1 if resumed.saved_s >= 1 else 2
             line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
-    elif resumed.n_turns:
+    elif resumed.n_turns and resumed.n_tokens is not None:
         line += ", which will be prefilled again"
         line += f": {resumed.why_nothing}" if resumed.why_nothing else ""
     if resumed.other_model is not None and resumed.n_turns:

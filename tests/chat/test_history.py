@@ -138,7 +138,8 @@ def test_as_many_turns_go_as_when_every_turn_is_counted_anew(demo: LoadedModel) 
         grown = after >= 2 and history.messages[after - 2] is before
         expected = _counted(history, after, asked, room, model, grown=grown)
         assert history.fit(asked, after, room)[1] == expected
-        history.left_out, before = expected, asked
+        history.note(asked, expected)
+        before = asked
         seen.add(expected)
         if rng.random() < 0.1:
             history.messages, history.left_out = history.messages[-12:], rng.randrange(3)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.sessions import kv_snapshot, kv_state, persistent_chat
 from edgesppo.sessions.folder import Sessions
 from tests.support.faulty import Counting, Faulty
@@ -154,6 +155,51 @@ def test_undo_regenerate_and_clear_are_kept(demo: LoadedModel, sessions: Session
     with demo.keep(sessions.open("ada")) as kept:
         assert kept.chat.messages == []
         assert kept.resumed == persistent_chat.Resumed(0, 0, None, None)
+
+
+REMOVED = "turns were removed since its KV cache was saved, or no longer fit the context"
+
+
+def test_a_state_that_cannot_go_back_to_what_undo_left_is_deleted_or_told(
+    demo_gguf: Path, sessions: Sessions
+) -> None:
+    with edgesppo.load(demo_gguf) as model:
+        with model.keep(sessions.open("ada"), temperature=0, max_tokens=1) as kept:
+            window = model._interior.engine.model.weights.n_swa
+            while dialogue(kept.chat).n_tokens() < 6 * window + 32:
+                kept.chat.ask(TURNS[1])
+        state = kept.session.state_path
+        held = state.read_bytes()
+        kept = model.keep(sessions.open("ada"))
+        kept.close()
+        assert kept.resumed is not None
+        assert (kept.resumed.n_tokens or 0) > 6 * window
+        again = model.keep(sessions.open("ada"), max_tokens=512)
+        again.session.close()
+        assert again.resumed is not None
+        assert again.resumed.why_nothing == REMOVED  # the next prompt is trimmed
+    with edgesppo.load(demo_gguf) as model:
+        with model.keep(sessions.open("ada")) as kept:
+            for _ in range(3):
+                kept.chat.undo()
+        assert not state.exists()
+    state.write_bytes(held)  # as if the process had been killed
+    with edgesppo.load(demo_gguf) as model, sessions.open("ada") as session:
+        kept = model.keep(session)
+        assert kept.resumed is not None
+        assert (kept.resumed.n_tokens, kept.resumed.saved_s) == (0, None)
+        assert kept.resumed.why_nothing == REMOVED
+
+
+def test_cells_that_are_still_in_memory_need_no_file(demo_gguf: Path, sessions: Sessions) -> None:
+    with edgesppo.load(demo_gguf) as model:
+        for _ in range(2):
+            with model.keep(sessions.open("ada"), temperature=0, snapshots=0) as kept:
+                kept.chat.ask(TURNS[0])
+        assert kept.resumed is not None
+        assert (kept.resumed.n_tokens or 0) > 10
+        assert kept.resumed.why_nothing is None
+        assert not kept.session.state_path.exists()
 
 
 DAMAGED = "its saved KV cache is damaged, or there is no room for it"

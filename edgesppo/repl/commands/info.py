@@ -135,8 +135,9 @@ def context(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  {n_ctx:>9,}  tokens in the context of {state.loaded.name}")
     ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
     ctx.say(f"  {left:>9,}  free")
-    cached = interior(state.loaded).engine.count_cached(dialogue(chat).history_ids())
-    ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
+    cached = dialogue(chat).n_cached()
+    if cached is not None:
+        ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
     if used > n_ctx and not turns:
         ctx.say(f"  The system text exceeds the context; {WITHOUT_SYSTEM}.")
     elif used > n_ctx:
