@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT, _NONE = "default", "none"
-_ASSIGNED = re.compile(r"(?:^|(?<=[\s,]))([A-Za-z][\w-]*)\s*(:?=|:)\s*")
+_QUOTED = r"""(?:"[^"]*"|'[^']*')(?=[\s,]|$)"""
+# A name, the sign, and the value if that is in quotes, in which nothing is an assignment.
+_ASSIGNED = re.compile(rf"(?:^|(?<=[\s,]))([A-Za-z][\w-]*)\s*(:?=|:)\s*(?:{_QUOTED})?")
+_NAMED = re.compile(r"([A-Za-z][\w-]*)\s+(?!:?=|:)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +62,15 @@ def unknown_parameter(name: str) -> UsageError:
 def assignments(text: str) -> list[tuple[str, str]]:
     """The (name, value) pairs of `NAME`, `NAME VALUE` or `NAME=VALUE ...`.
 
-    A value may have spaces, and is empty for `NAME` alone. Behind `=` it may be in quotes. Names
-    that are known are also recognised before `:`, and behind a comma. Raises UsageError for `NAME=`
-    without a value, and for a name that is given twice.
+    A value may have spaces and be in quotes, and is empty for `NAME` alone. Names that are known
+    are also recognised before `:`, and behind a comma. Raises UsageError for `NAME=` without a
+    value, and for a name that is given twice.
     """
     if "=" in text:
         text = _unquoted(text)
+    named = _NAMED.match(text)
+    if named is not None and canonical(named[1]) in names():
+        text = f"{named[1]}={text[named.end() :]}"
     found = [one for one in _ASSIGNED.finditer(text) if _assigns(text, one)]
     if not found or found[0].start():
         name, _, value = text.partition(" ")
@@ -72,7 +78,7 @@ def assignments(text: str) -> list[tuple[str, str]]:
     ends = [*(one.start() for one in found[1:]), len(text)]
     pairs: dict[str, str] = {}
     for one, end in zip(found, ends, strict=True):
-        value = text[one.end() : end].strip()
+        value = text[one.end(2) : end].strip()
         if end < len(text):
             value = value.removesuffix(",")
         if not value:

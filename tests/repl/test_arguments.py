@@ -128,6 +128,9 @@ def test_edit_sends_a_text_instead_of_the_last_message(demo_gguf: Path) -> None:
         ("Temperature=0.3 TOP-K: 5", [("Temperature", "0.3"), ("TOP-K", "5")]),
         ("stop=User: name", [("stop", "User: name")]),
         ("stop=a,b=c", [("stop", "a,b=c")]),
+        ('stop "a top_k=3" top_p=0.9', [("stop", "a top_k=3"), ("top_p", "0.9")]),
+        ("stop don't temperature=0", [("stop", "don't"), ("temperature", "0")]),
+        ("stop='a: b', top_k=3", [("stop", "a: b"), ("top_k", "3")]),
     ],
 )
 def test_set_takes_a_name_and_a_value_in_each_form(text: str, pairs: list[tuple[str, str]]) -> None:
