@@ -10,7 +10,7 @@ import click
 from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import is_explicit, open_model, open_reporting, open_with_meters
-from edgesppo.cli.options import json_option, model_options, sampling_options
+from edgesppo.cli.options import given_model_options, json_option, model_options, sampling_options
 from edgesppo.cli.output import is_interactive, say
 from edgesppo.cli.session_options import choose_model_for, held_session, session_options
 from edgesppo.errors import ModelNotFound, UsageError
@@ -88,6 +88,8 @@ def chat_command(
     """
     if url is not None and model is not None:
         raise UsageError(f"--url {url} has its own model; leave out {model!r}")
+    if url is not None and (given := given_model_options()):
+        raise UsageError(f"--url {url} has loaded its model; leave out {' and '.join(given)}")
     with held_session(session, resume=resume, unnamed=is_interactive()) as held:
         try:
             if url is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgesppo.cli import JSON_KEY
 from edgesppo.cli.completion import complete_files, complete_models
@@ -99,7 +100,8 @@ def _gpu(ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
     return layers
 
 
-_model_option = functools.partial(click.option, cls=Headed, heading="Loading the model")
+_LOADING = "Loading the model"
+_model_option = functools.partial(click.option, cls=Headed, heading=_LOADING)
 tune_option = _model_option(
     "--tune",
     type=click.Choice(GOALS),
@@ -169,6 +171,18 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, loading=loading, **kwargs)
 
     return _decorate(wrapped, _MODEL_OPTIONS)
+
+
+def given_model_options() -> list[str]:
+    """The options for loading a model that the command line of this command has."""
+    ctx = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in ctx.command.params
+        if isinstance(option, Headed)
+        and option.heading == _LOADING
+        and ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
 
 
 def sampling_options(command: Callable[..., Any], *, to_file: bool = False) -> Callable[..., Any]:

@@ -55,7 +55,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
             except LoadFailed as failed:
                 raise failed.error from None
             finally:
-                saved = _close(state, screen)
+                saved = _leave(state, screen)
     except Terminated as ended:
         code = int(ended.code or 0)
     except KeyboardInterrupt:
@@ -78,22 +78,23 @@ def _end_now(code: int) -> None:
 
 
 def _close(state: ReplState, screen: Screen) -> bool:
-    """Save the chat and say under which name; return False if that failed."""
-    was_ready = state.ready
+    """Save the chat and free the model; say so and return False if saving failed."""
     try:
         state.close(lambda n_bytes: screen.note(saving_line(n_bytes)))
     except OutputError as error:
         screen.say(f"edgesppo: the last changes to this chat were not saved: {error}")
         return False
-    session = state.session
-    if (
-        was_ready
-        and session is not None
-        and session.transcript is not None
-        and session.transcript.turns
-    ):
-        screen.note(f"Saved as {state.name}. To continue this chat: edgesppo chat --resume")
     return True
+
+
+def _leave(state: ReplState, screen: Screen) -> bool:
+    """Close as `_close`, and say under which name the chat was saved."""
+    command = state.resume_command() if state.ready else ""
+    saved, session = _close(state, screen), state.session
+    has_turns = session is not None and session.transcript is not None and session.transcript.turns
+    if saved and command and has_turns:
+        screen.note(f"Saved as {state.name}. To continue this chat: {command}")
+    return saved
 
 
 def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
@@ -104,7 +105,8 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
     `raise_on_termination` raises on a signal, stop the loop; the answer so far is kept.
     """
     state = ReplState(setup)
-    loop = PipeLoop(state, Screen(redraws=False, styled=False))
+    screen = Screen(redraws=False, styled=False)
+    loop = PipeLoop(state, screen)
     succeeded = True
     with raise_on_termination():
         try:
@@ -120,9 +122,5 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
                 if loop.leaving:
                     break
         finally:
-            try:
-                state.close(lambda n_bytes: loop.note(saving_line(n_bytes)))
-            except OutputError as error:
-                loop.say(f"edgesppo: the last changes to this chat were not saved: {error}")
-                succeeded = False
+            succeeded &= _close(state, screen)
     return succeeded

@@ -19,6 +19,7 @@ from edgesppo.repl.model_slot import ModelSlot
 from edgesppo.sampling.stages import within_vocabulary
 from edgesppo.sessions import kv_state, persistent_chat
 from edgesppo.system import notices
+from edgesppo.system.shell import shell_word
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, n_tokens, resumed_line
 
@@ -166,10 +167,22 @@ class ReplState:
 
     def too_long(self, size: str) -> str:
         """The warning that something does not fit, and whether the context can be larger."""
-        n_ctx, inner = self.loaded.n_ctx, interior(self.loaded)
-        can_grow = inner.url is None and n_ctx < inner.engine.model.n_ctx_train
-        more = " (--n-ctx makes it larger)" if can_grow else ""
-        return f"warning: this does not fit: {size}, but the context holds {n_ctx:,}{more}"
+        n_ctx = self.loaded.n_ctx
+        return f"warning: this does not fit: {size}, but the context holds {n_ctx:,}{self.larger}"
+
+    @property
+    def larger(self) -> str:
+        """How the context is made larger, in brackets; empty if it cannot be."""
+        inner = interior(self.loaded)
+        can_grow = inner.url is None and inner.engine.n_ctx < inner.engine.model.n_ctx_train
+        return " (--n-ctx makes it larger)" if can_grow else ""
+
+    def resume_command(self) -> str:
+        """The command line that continues the chat."""
+        url = interior(self.loaded).url
+        if url is None:
+            return "edgesppo chat --resume"
+        return f"edgesppo chat --url {shell_word(url)} --session {shell_word(self.name)}"
 
     def switch(self, session: Session | None) -> list[str]:
         """Save this chat and switch to another or a new one; return lines to show.

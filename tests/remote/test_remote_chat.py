@@ -18,8 +18,11 @@ from edgesppo.remote.client import Client
 from edgesppo.remote.engine import RemoteEngine
 from edgesppo.remote.model import RemoteModel, connect
 from edgesppo.remote.tokenizer import RemoteTokenizer
+from edgesppo.repl import ModelSource, Setup
+from edgesppo.repl.state import ReplState
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.server import api_keys
+from edgesppo.sessions.folder import Sessions
 from tests.support import certificate
 from tests.support.command_line import CAPITAL, one_line_error, run
 from tests.support.live_server import Live, live
@@ -224,6 +227,16 @@ def test_a_client_has_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_how_the_chat_is_continued_names_the_server(remote: RemoteModel, tmp_path: Path) -> None:
+    sessions, url = Sessions(tmp_path), remote._interior.url
+    source = ModelSource("there", lambda _: remote)
+    state = ReplState(Setup(source, lambda _: source, sessions, sessions.open("two words")))
+    state.load_now(lambda *_: None)
+    assert state.resume_command() == f"edgesppo chat --url {url} --session 'two words'"
+    assert state.session is not None
+    state.session.close()
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -237,15 +250,25 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 
 
 def test_the_command_chats_and_tells_what_is_wrong(
-    server: Live, monkeypatch: pytest.MonkeyPatch
+    server: Live, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGESPPO_API_KEY", f"ada:{KEY}")
-    lines = "My name is Ada.\nWhat is my name?\n"
+    lines = "My name is Ada.\nWhat is my name?\n/context\n"
     result = run("chat", "--url", server.url, "--temperature", "0", stdin=lines)
     assert result.exit_code == 0
     assert "Your name is Ada." in result.stdout
     assert server.url in result.stderr
+    assert "2 turns" in result.stderr
+    assert "in the KV cache, not" not in result.stderr, "the server does not tell"
     nowhere = run("chat", "--url", "http://127.0.0.1:1", stdin="Hi\n")
     assert "edgesppo serve" in one_line_error(nowhere)
+    kept = ("chat", "--url", server.url, "--session", "two words")
+    for _ in range(2):
+        result = run(*kept, stdin="Hi\n")
+    assert "Resumed 'two words': 1 turn\n" in result.stderr
+    moved = run("chat", demo_gguf, "--session", "two words", stdin="Hi\n").stderr
+    assert f"(the last answer was by another model, demo-q4_k_m at {server.url})" in moved
     both = run("chat", "--url", server.url, "demo", stdin="Hi\n")
     assert "leave out 'demo'" in one_line_error(both)
+    loads = run("chat", "--url", server.url, "--n-ctx", "64", "--no-drafts", stdin="Hi\n")
+    assert "leave out --n-ctx and --drafts" in one_line_error(loads)
