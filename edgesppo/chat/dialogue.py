@@ -106,6 +106,25 @@ class Dialogue:
             return 0
         return self.engine.count_cached(ids)
 
+    def draft(self, text: str) -> tuple[int, int]:
+        """The tokens of the prompt for a message, and how many of the oldest turns it leaves out.
+
+        Raises ContextOverflow if it is too long for certain.
+        """
+        turn = Turn(Message("user", text), len(self.history.messages))
+        ids, left_out = self._prompt(turn, self.params)
+        return len(ids), left_out
+
+    def can_continue(self) -> bool:
+        """Whether the context has room for more of the last answer."""
+        question, answer = self.last_turn("no answer to continue")
+        turn = Turn(question, len(self.history.messages) - 2, answer)
+        try:
+            ids, _ = self._prompt(turn, self.params)
+        except ContextOverflow:
+            return False
+        return len(ids) < self.engine.n_ctx
+
     def n_tokens(self) -> int:
         """The tokens that the system text and those turns take in the context."""
         history = self.history

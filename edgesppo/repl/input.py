@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgesppo.errors import EdgesppoError
 from edgesppo.repl import history
+from edgesppo.repl.quotes import is_open
 from edgesppo.terminal import editor
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 
 PROMPT, MORE = ">>> ", "... "
-QUOTES = '"""'
 
 
 class Reader(Protocol):
@@ -48,31 +48,6 @@ class Reader(Protocol):
 
     def refresh(self) -> None:
         """Redraw the status line; from any thread."""
-
-
-def is_open(text: str) -> bool:
-    """Whether the text starts a block in triple quotes that has not ended."""
-    return text.lstrip().startswith(QUOTES) and _after_block(text) is None
-
-
-def unquoted(text: str) -> str:
-    """The message without its triple quotes; unchanged if text follows the block."""
-    inner = text.strip()
-    if not inner.startswith(QUOTES) or _after_block(inner):
-        return text
-    return inner.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
-
-
-def _after_block(text: str) -> str | None:
-    """The text after a block; None if the block has not ended.
-
-    A block ends with the first line that ends in triple quotes. Text may follow: a pasted program
-    may begin with a docstring.
-    """
-    lines = text.strip().removeprefix(QUOTES).split("\n")
-    ends = (n for n, line in enumerate(lines) if line.rstrip().endswith(QUOTES))
-    end = next(ends, None)
-    return None if end is None else "\n".join(lines[end + 1 :])
 
 
 class PlainReader:
@@ -103,7 +78,7 @@ class PlainReader:
             raise
         if text.strip():
             self._history.store_string(text)
-        return unquoted(text)
+        return text
 
     def type_ahead(self, keys: str) -> None:
         """Do nothing: `input()` reads what the terminal has kept."""
@@ -184,8 +159,7 @@ class RichReader:
         self.flush()
         if self._failure is not None:
             raise self._failure
-        text = self._session.prompt([("class:prompt", PROMPT)])
-        return unquoted(text)
+        return self._session.prompt([("class:prompt", PROMPT)])
 
     def type_ahead(self, keys: str) -> None:
         """Have the prompts that follow read these keys first."""
@@ -197,9 +171,9 @@ class RichReader:
         store_typeahead(self._session.app.input, pressed)
 
     def keep(self, text: str) -> bool:
-        """Add the text to the history unless it is the last entry, as typed or without quotes."""
+        """Add the text to the history unless it is the last entry."""
         history = self._session.default_buffer.history
-        if text not in [*history.get_strings()[-1:], *map(unquoted, history.get_strings()[-1:])]:
+        if text not in history.get_strings()[-1:]:
             history.append_string(text)
         return True
 

@@ -19,6 +19,7 @@ from edgesppo.repl import status
 from edgesppo.repl.attachments import still_attached
 from edgesppo.repl.commands import info, registry
 from edgesppo.repl.commands import turns as turn_commands
+from edgesppo.repl.quotes import unquoted
 from edgesppo.repl.stats import SessionStats
 from edgesppo.system import notices
 from edgesppo.terminal import ctrl_c
@@ -116,22 +117,23 @@ class Loop:
 
     def _ask(self, line: str) -> None:
         chat = self.state.chat
-        asked, turns = turn_commands.message(self, line), len(chat.messages)
+        asked, turns = turn_commands.message(self, unquoted(line)), len(chat.messages)
         if unanswered := self.state.asked:
             self.say(f"(left without an answer: {one_line(unanswered)})")
         try:
             with self.state.asking(asked):
                 self.show(chat.stream(asked), asked)
         except ContextOverflow:
-            self._say_what_takes_room()
+            self._say_long_system_text()
             raise
-        if len(chat.messages) > turns:
-            self.attached.clear()
+        finally:
+            if len(chat.messages) > turns:
+                self.attached.clear()
+            elif self.interactive and (line := still_attached(self.attached)):
+                self.say(line)
 
-    def _say_what_takes_room(self) -> None:
-        """Beside the message: the attached files, and a long system text."""
-        if line := still_attached(self.attached):
-            self.say(line)
+    def _say_long_system_text(self) -> None:
+        """Beside the message it takes room, too."""
         if system := self.state.chat.system:
             size, n = self.state.size(system)
             if n > self.state.loaded.n_ctx // 2:
@@ -188,11 +190,12 @@ class Loop:
         chat = self.state.chat
         before = chat.last if chat.answered else None
         renderer: Renderer = (StyledText if self.screen.styled else PlainText)(self.screen)
-        size, rate = self._prompt_size(question), self.stats.prefill_tps
-        prefill = status.Prefill(self.screen, *size, rate, shows_progress=self.shows_progress)
+        rate = self.stats.prefill_tps
+        prefill = status.Prefill(self.screen, rate, shows_progress=self.shows_progress)
         self.interrupted = failed = False
         try:
             with self.keyboard.hold(), prefill, self.ctrl_c.stopping():
+                prefill.expect(*self._prompt_size(question))
                 for chunk in chunks:
                     with self.ctrl_c.deferred():
                         prefill.update(chunk)
@@ -234,11 +237,20 @@ class Loop:
             way = "; /continue resumes the answer" if has_text else " before the first word"
             self.note(f"(stopped{way})")
         elif reason == "length":
-            self.note("(cut off at the limit; /continue resumes the answer)")
+            self.note(self._cut_off())
         left_out = self.state.chat.left_out
         if left_out > self._left_out:
             self.note(f"(left out of the prompt to make room: {oldest_turns(left_out)})")
         self._left_out = left_out
+
+    def _cut_off(self) -> str:
+        """What to do about an answer that a limit has ended."""
+        if dialogue(self.state.chat).can_continue():
+            return "(cut off at the limit; /continue resumes the answer)"
+        return (
+            f"(cut off: the turn fills the context of {self.state.loaded.n_ctx:,} tokens"
+            f"{self.state.larger}; a shorter message, sent with /edit, leaves more room)"
+        )
 
 
 class PipeLoop(Loop):

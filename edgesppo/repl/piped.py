@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.repl.input import QUOTES, is_open, unquoted
+from edgesppo.repl.quotes import QUOTES, is_open
 from edgesppo.system.text_input import MAX_BYTES, sign_of_another_encoding, why_not_utf8
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _BOM = "\ufeff"
 
 @dataclass(frozen=True)
 class Message:
-    """One message or command; `fault` says why it cannot be handled, None if it can."""
+    """One message or command, as typed; `fault` says why it cannot be handled, None if it can."""
 
     text: str
     fault: str | None = None
@@ -53,10 +53,10 @@ def messages(lines: Iterable[str]) -> Iterator[Message]:
             continue  # joining the lines each time would take long
         text = "\n".join(pending)
         if not is_open(text):
-            yield Message(unquoted(text), fault)
+            yield Message(text, fault)
             pending, fault = [], None
     if pending:
-        yield Message(unquoted("\n".join(pending)), fault)
+        yield Message("\n".join(pending), fault)
 
 
 def _read(lines: Iterable[str]) -> Iterable[str]:

@@ -62,21 +62,15 @@ class Prefill:
 
     A context manager around an answer. On a screen that redraws it shows a transient line;
     elsewhere, if `shows_progress`, a line every few seconds. Between two chunks the progress is
-    estimated.
-
-    total  tokens of the prompt; 0 if unknown
-    held   how many of them are in the KV cache already
-    rate   prefill tokens per second, as last measured; 0 if unknown
+    estimated, at first by `rate`: prefill tokens per second, as last measured; 0 if unknown.
     """
 
-    def __init__(
-        self, screen: Screen, total: int, held: int, rate: float, *, shows_progress: bool = True
-    ) -> None:
+    def __init__(self, screen: Screen, rate: float, *, shows_progress: bool = True) -> None:
         self._screen = screen
         self._shows_progress = shows_progress
         self._rate = rate
         self._began = time.monotonic()
-        self._total, self._done = total, held
+        self._total = self._done = 0
         self._done_at = self._began
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="edgesppo-progress", daemon=True)
@@ -88,6 +82,10 @@ class Prefill:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+    def expect(self, total: int, held: int) -> None:
+        """Take the tokens of the prompt (0: unknown), and how many are in the KV cache already."""
+        self._total, self._done = total, held
 
     def update(self, chunk: Chunk) -> None:
         """Take the progress from a chunk; the first one with text ends the display."""

@@ -43,6 +43,7 @@ class Entry:
         n_bytes: The size of the chat's file.
         n_state_bytes: The size of its KV state; 0 if there is none.
         problem: What is wrong with the file, or None. Opening the chat repairs what can be.
+        is_asked: Whether a question was sent after the turns that has no answer yet.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Entry:
     n_bytes: int
     n_state_bytes: int
     problem: str | None = None
+    is_asked: bool = False
 
 
 class Sessions:
@@ -181,7 +183,7 @@ class Sessions:
 
 
 def _entry(name: str, path: Path, status: os.stat_result) -> Entry:
-    model, turns, problem = "", 0, None
+    model, turns, problem, is_asked = "", 0, None, False
     try:
         data = read(path)
         transcript, (end, _) = parse(data)
@@ -189,6 +191,7 @@ def _entry(name: str, path: Path, status: os.stat_result) -> Entry:
             problem = "not a saved chat, or damaged from its first line on"
         else:
             model, turns = transcript.by.name, len(transcript.turns)
+            is_asked = transcript.asked is not None
             if end < len(data):
                 kind = "a torn last line" if is_torn(data, end) else "damaged"
                 problem = f"{kind} after turn {turns}"
@@ -199,7 +202,7 @@ def _entry(name: str, path: Path, status: os.stat_result) -> Entry:
     state = 0
     with suppress(OSError):
         state = state_path(path).stat().st_size
-    return Entry(name, model, turns, status.st_mtime, status.st_size, state, problem)
+    return Entry(name, model, turns, status.st_mtime, status.st_size, state, problem, is_asked)
 
 
 def checked_name(name: str) -> str:

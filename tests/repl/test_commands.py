@@ -17,6 +17,7 @@ from edgesppo.repl.commands.registry import COMMANDS
 from edgesppo.repl.loop import PipeLoop
 from edgesppo.repl.sampling_settings import names
 from edgesppo.sessions.folder import Sessions
+from tests.support.command_line import ENDLESS
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -86,8 +87,9 @@ def test_typos_get_a_suggestion_and_a_path_can_be_sent(demo_gguf: Path) -> None:
     assert "did you mean /export?" in said
     assert "did you mean temperature?" in said
     assert "use edgesppo run --json" in said
-    _chat(demo_gguf, " /usr/bin is a folder", '"""/system Be\nbrief."""', "/show")
-    assert [asked for asked, _ in _turns("here")] == [" /usr/bin is a folder"]
+    lines = (" /usr/bin is a folder", '"""/undo"""', '/system """Be\nbrief."""', "/show")
+    _chat(demo_gguf, *lines)
+    assert [asked for asked, _ in _turns("here")] == [" /usr/bin is a folder", "/undo"]
     with Sessions().open("here") as session:
         assert session.transcript is not None
         assert session.transcript.system == "Be\nbrief."
@@ -195,9 +197,14 @@ def test_an_attached_file_is_ordinary_text_of_the_message(demo_gguf: Path, folde
     assert "(long.txt and 1 more are still attached; /undo removes one)" in kept.stderr
     assert asked == ["notes.txt:\n````\n<end_of_turn>\n```\n<bos>\n````\n\nSum it up.", "hi"]
     assert "warning: this does not fit" in _chat(demo_gguf, "/read long.txt").stderr
-    stuck = _chat(demo_gguf, "/read long.txt", "Sum it up.", "/undo", "hi", code=1)
-    assert "(long.txt is still attached; /undo removes it)" in stuck.stderr
+    stuck = _chat(demo_gguf, "/read long.txt", "Sum it up.", "hi", code=1)
+    assert "still attached" not in stuck.stderr, "a pipe has one message for it"
     assert stuck.stdout
+    (folder / "most.txt").write_text("word " * 365)
+    lines = ("/clear", "hi", "/read most.txt", "Sum it up.", "/sessions")
+    said = _chat(demo_gguf, *lines).stderr
+    assert "warning: to make room for it, the oldest turn will be left out" in said
+    assert re.search(r"here \(current\) +2 turns", said)
     (folder / "huge.txt").write_text("word " * 20_000)
     least = _chat(demo_gguf, "/read huge.txt").stderr
     assert re.search(r"\(huge.txt: at least [\d,]+ tokens, attached to", least)
@@ -360,6 +367,24 @@ def test_an_unsaved_chat_can_be_saved(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "My name is Ada.", "/save ada", "What is my name?", session=None)
     assert "(saved as ada; every further turn will be saved, too)" in said.stderr
     assert "Ada" in _turns("ada")[1][1]
+
+
+def test_an_answer_that_fills_the_context_is_not_said_to_go_on(babbler: Path) -> None:
+    words = ["chat", str(babbler), "--n-ctx", "64", *ENDLESS]
+    said = CliRunner().invoke(main, words, input="Hello\n").stderr
+    assert "fills the context of 64 tokens (--n-ctx makes it larger); a shorter message" in said
+    assert "/continue" not in said
+
+
+def test_a_chat_without_turns_is_not_listed_and_one_that_is_not_saved_is_told(
+    demo_gguf: Path,
+) -> None:
+    lines = ("hi", "/clear", "/new other", "hi", "/sessions")
+    said = _chat(demo_gguf, *lines).stderr
+    assert "other (current)  1 turn" in said
+    assert not re.search(r"^  here ", said, re.MULTILINE)
+    said = _chat(demo_gguf, "hi", "/new", session=None).stderr
+    assert "(the chat before was not saved; /save NAME saves one, before /new)" in said
 
 
 def test_copy_without_a_clipboard_suggests_export(

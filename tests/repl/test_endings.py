@@ -86,6 +86,7 @@ def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_pat
     chat.expect("processing the prompt")
     chat.type(CTRL_C)
     chat.expect("(stopped before the first word)")
+    chat.expect("(long.txt is still attached; /undo removes it)")
     chat.expect("the Up key brings it back")
     chat.expect(">>>")
     chat.type(UP)

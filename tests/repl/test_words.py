@@ -10,8 +10,9 @@ import pytest
 from edgesppo.chat.messages import Message
 from edgesppo.repl import status
 from edgesppo.repl.commands.export import to_json, to_markdown
-from edgesppo.repl.input import PlainReader, is_open, unquoted
+from edgesppo.repl.input import PlainReader
 from edgesppo.repl.last_turn import recap
+from edgesppo.repl.quotes import is_open, unquoted
 from edgesppo.repl.status import longest
 from edgesppo.terminal.cells import width
 from edgesppo.terminal.columns import format_columns, wrap_words
@@ -89,11 +90,13 @@ def test_a_long_prompt_is_reported_in_lines_without_redrawing(
     screen, heard, said = Screen(redraws=False, styled=False), threading.Event(), list[str]()
     monkeypatch.setattr(screen, "say", lambda text: (said.append(text), heard.set()))
     monkeypatch.setattr(status, "_LINE_S", 0.001)
-    with status.Prefill(screen, 6000, 1000, 0.0):
+    prefill = status.Prefill(screen, 0.0)
+    prefill.expect(6000, 1000)
+    with prefill:
         assert heard.wait(60)
     assert said[0] == "processing the prompt: 1,000 of 6,000 tokens (Ctrl-C: stop)"
     told = len(said)
-    with status.Prefill(screen, 6000, 1000, 0.0, shows_progress=False) as prefill:
+    with status.Prefill(screen, 0.0, shows_progress=False) as prefill:
         assert not prefill._thread.is_alive()
     assert len(said) == told
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import UsageError
 from edgesppo.repl import sampling_settings
 from edgesppo.repl.commands import export, info, sessions, turns
+from edgesppo.repl.quotes import unquoted
 from edgesppo.system.suggest import did_you_mean
 from edgesppo.system.validate import quoted
 
@@ -142,7 +143,7 @@ COMMANDS = (
     Command("/context", "", "show how full the context is", info.context),
     Command("/model", "[MODEL]", "show the model, or continue with another", info.model, "model"),
     Command("/sessions", "", "list the saved chats", sessions.sessions, early=True),
-    Command("/new", "[NAME]", "start another chat; this one stays saved", sessions.new),
+    Command("/new", "[NAME]", "start another chat; a saved one stays saved", sessions.new),
     Command("/load", "NAME", "continue a saved chat", sessions.load, "session"),
     Command("/save", "NAME", "save this chat, or a copy of it, under a name", sessions.save),
     Command("/rename", "NAME", "rename this chat", sessions.rename),
@@ -192,7 +193,7 @@ def is_command(line: str) -> bool:
 def run(ctx: CommandContext, line: str) -> None:
     """Run a command line, waiting for the model if needed. Raises EdgesppoError."""
     word, *more = line.strip().split(None, 1)
-    argument = more[0] if more else ""
+    argument = unquoted(more[0]) if more else ""
     command = named(word)
     if command is None:
         raise _unknown(word)

@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 
 def sessions(ctx: CommandContext, _argument: str) -> None:
-    """/sessions: list the saved chats."""
-    entries = ctx.state.setup.sessions.entries()
+    """/sessions: list the saved chats, but for those of which all turns were removed."""
+    name = ctx.state.name
+    entries = [
+        entry
+        for entry in ctx.state.setup.sessions.entries()
+        if entry.n_turns or entry.is_asked or entry.problem or entry.name == name
+    ]
     if not entries:
         ctx.say("(no saved chats)")
-    ctx.say_list([_described(entry, ctx.state.name) for entry in entries])
+    ctx.say_list([_described(entry, name) for entry in entries])
 
 
 def _described(entry: Entry, current: str) -> tuple[str, ...]:
@@ -36,9 +41,12 @@ def new(ctx: CommandContext, argument: str) -> None:
     name = _unquoted(argument)
     saves = name or ctx.state.session is not None
     unnamed = ctx.state.setup.sessions.unnamed
+    is_lost = ctx.state.session is None and ctx.state.chat.messages
     _switch(ctx, _new_session(ctx, name) if name else unnamed() if saves else None)
     what = ctx.state.name or "not saved"
     ctx.say(f"(started a new chat, {what}; /load NAME continues an earlier one)")
+    if is_lost:
+        ctx.say("(the chat before was not saved; /save NAME saves one, before /new)")
     _say_system(ctx)
 
 

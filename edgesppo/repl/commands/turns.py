@@ -6,14 +6,18 @@ import re
 from typing import TYPE_CHECKING
 
 from edgesppo.chat.dialogue import dialogue
-from edgesppo.errors import UsageError
+from edgesppo.errors import ContextOverflow, UsageError
 from edgesppo.repl import attachments
 from edgesppo.system.validate import quoted
 from edgesppo.terminal import editor
-from edgesppo.terminal.format import n_turns, one_line
+from edgesppo.terminal.format import n_tokens, n_turns, oldest_turns, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgesppo.repl.attachments import Attachment
     from edgesppo.repl.commands.context import CommandContext
+    from edgesppo.repl.state import ReplState
 
 
 def regenerate(ctx: CommandContext, _argument: str) -> None:
@@ -132,23 +136,30 @@ def read(ctx: CommandContext, argument: str) -> None:
     files = attachments.read(argument, ctx.attached)
     if not files:
         raise UsageError(f"{quoted(argument)} names no file; give one, as in /read notes.txt")
+    size, _ = ctx.state.size(attachments.join(files, ""))
+    warning = _warning(ctx.state, [*ctx.attached, *files])
     ctx.attached += files
-    state = ctx.state
-    n_ctx, used = state.loaded.n_ctx, state.n_tokens()
-    size, n = state.size(attachments.join(files, ""))
     names = ", ".join(file.name for file in files)
     removal = "it" if len(files) == 1 else f"the last one, /undo {len(files)} all"
     ctx.say(f"({names}: {size}, attached to the next message; /undo removes {removal})")
-    if len(ctx.attached) > len(files):
-        size, n = state.size(attachments.join(ctx.attached, ""))
+    if warning:
+        ctx.say(warning)
+
+
+def _warning(state: ReplState, attached: Sequence[Attachment]) -> str:
+    """A warning if the next message, with these files, takes too much room; else empty."""
+    text, n_ctx = attachments.join(attached, ""), state.loaded.n_ctx
+    try:
+        n, left_out = dialogue(state.chat).draft(text)
+        size = f"{n_tokens(n)} with the rest of the prompt"
+    except ContextOverflow:
+        (size, n), left_out = state.size(text), 0
     if n >= n_ctx:
-        remove = f"remove {removal.split(',')[0]} with /undo"
-        ctx.say(f"{state.too_long(size)}; {remove}")
-    elif used + n >= n_ctx:
-        ctx.say(
-            f"warning: with the {used:,} tokens of the chat this exceeds the context of {n_ctx:,} "
-            "tokens: the oldest turns will be left out"
-        )
+        which = "the last one" if len(attached) > 1 else "it"
+        return f"{state.too_long(size)}; remove {which} with /undo"
+    if left_out > state.chat.left_out:
+        return f"warning: to make room for it, {oldest_turns(left_out)} will be left out"
+    return ""
 
 
 def message(ctx: CommandContext, text: str) -> str:
