@@ -21,7 +21,7 @@ from edgesppo.chat.questions import Questions
 from edgesppo.chat.result import TokenLogprob
 from edgesppo.chat.scoring import Scorer
 from edgesppo.engine.engine import Engine
-from edgesppo.errors import ChatNotFound, Closed
+from edgesppo.errors import ChatNotFound, Closed, UsageError
 from edgesppo.gguf.file_types import file_type
 from edgesppo.interior import Interior
 from edgesppo.planning.memory_plan import MemoryPlan
@@ -145,17 +145,24 @@ class LoadedModel(Questions):
         """Save a chat to a file, and its KV state beside it, in a file that ends in ".kv".
 
         The state only saves the prefill when the chat is resumed; it may be deleted at any time.
+        An answer under way goes on; it is saved as far as it has come, without a state.
 
         Args:
-            chat: The chat to save.
+            chat: The chat to save, of this model.
             path: The file to write or replace.
             snapshots: The most bytes that the KV states of all chats in its folder may take.
 
         Raises:
             OutputError: The file could not be written.
             ChatInUse: Another process has the chat of that file open. Nothing is written.
+            UsageError: The chat is another model's.
             Closed: The model was closed. Nothing is written.
         """
+        if dialogue(chat).engine is not self._interior.engine:
+            raise UsageError(
+                f"the chat is with {dialogue(chat).engine.name}, which is loaded as another model;"
+                " save it with that"
+            )
         cap = validate.integer("snapshots", snapshots, 0, _MOST_BYTES)
         real_path = Path(os.path.realpath(path))
         persistent_chat.save(chat, real_path, self._interior.identity, cap)
@@ -188,7 +195,7 @@ class LoadedModel(Questions):
             return self.chat(**given)
         sampling = {name: given[name] for name in given if name not in ("system", "overflow")}
         options.check_names(sampling, ("system", "overflow"))
-        chat = self.chat(**{"system": saved.system, **given})
+        chat = self.chat(**{"system": saved.system, "overflow": saved.overflow, **given})
         kept = within_vocabulary(saved.sampling, self._interior.engine.model.n_vocab)
         chat.params = self._interior.defaults.replace(**{**kept, **sampling})
         chat.messages = MessageList(saved.messages(self._interior.identity.mark.fingerprint))

@@ -26,6 +26,10 @@ from edgesppo.system import validate
 T = TypeVar("T")
 
 
+class _NoAnswerYet(UsageError, AttributeError):
+    """A chat has no `last` yet, also for `hasattr`."""
+
+
 class Chat:
     """A conversation with a loaded model; create it with `LoadedModel.chat`.
 
@@ -124,7 +128,6 @@ class Chat:
         """The sampling parameters; every call can override them.
 
         chat.params = chat.params.replace(temperature=0) changes one for all further answers.
-        Setting it to anything but SamplingParams raises UsageError.
         """
         return self._dialogue.params
 
@@ -166,7 +169,7 @@ class Chat:
         """
         latest = self._dialogue.latest()
         if latest is None:
-            raise UsageError("this chat has no answer yet; call ask() or stream() first")
+            raise _NoAnswerYet("this chat has no answer yet; call ask() or stream() first")
         return latest
 
     def stream(
@@ -329,14 +332,16 @@ class Chat:
         return _value(stream, answer_format)
 
     def fork(self) -> Chat:
-        """A second chat with the same turns, system text and settings, which goes its own way."""
-        self._dialogue.settle()
+        """A second chat with the same turns, system text and settings, which goes its own way.
+
+        An answer under way goes on here; the second chat has it as far as it has come.
+        """
         return Chat(
             self._dialogue.engine,
             self.params,
             system=self.system,
             overflow=self.overflow,
-            messages=self.messages,
+            messages=self._dialogue.so_far(),
             left_out=self.left_out,
         )
 

@@ -27,29 +27,7 @@ class CurrentAnswer:
         stream = None if self._stream is None else self._stream()
         return None if stream is None or stream.over else stream
 
-    def begin(self, stream: AnswerStream) -> AnswerStream | None:
-        """Let a stream be the current one. Returns the one that was left before, to be closed.
-
-        Raises ChatInUse while another thread or task is reading an answer.
-        """
-        with self._guard:
-            before = self._left()
-            self._stream = weakref.ref(stream)
-        return before
-
-    def settle(self) -> None:
-        """End a stream that was left early. Raises ChatInUse if one is still being read."""
-        left = self._left()
-        if left is not None:
-            left.close()
-
-    def cancel(self) -> None:
-        """Stop the answer that is under way, if any, from any thread or task."""
-        stream = self.get()
-        if stream is not None:
-            stream.cancel()
-
-    def _left(self) -> AnswerStream | None:
+    def left(self) -> AnswerStream | None:
         """The stream that was left early, if any. Raises ChatInUse if one is still being read."""
         stream = self.get()
         if stream is None or stream.cancelled or stream.is_left:
@@ -58,3 +36,25 @@ class CurrentAnswer:
             "this chat is answering in another thread or task; wait for it, call cancel(), or close"
             " its stream if nobody reads that any more"
         )
+
+    def begin(self, stream: AnswerStream) -> AnswerStream | None:
+        """Let a stream be the current one. Returns the one that was left before, to be closed.
+
+        Raises ChatInUse while another thread or task is reading an answer.
+        """
+        with self._guard:
+            before = self.left()
+            self._stream = weakref.ref(stream)
+        return before
+
+    def settle(self) -> None:
+        """End a stream that was left early. Raises ChatInUse if one is still being read."""
+        left = self.left()
+        if left is not None:
+            left.close()
+
+    def cancel(self) -> None:
+        """Stop the answer that is under way, if any, from any thread or task."""
+        stream = self.get()
+        if stream is not None:
+            stream.cancel()

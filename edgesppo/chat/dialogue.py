@@ -46,6 +46,7 @@ class Dialogue:
         self.overflow: Overflow = overflow
         self.current = CurrentAnswer()
         self._last: Result | None = None
+        self._with_answer: Callable[[Result], list[Message]]  # the messages with the latest answer
 
     def settle(self) -> None:
         """End a stream that was left early, and add its answer to the history, as cancelled.
@@ -54,6 +55,17 @@ class Dialogue:
         or task is reading an answer.
         """
         self.current.settle()
+
+    def so_far(self) -> list[Message]:
+        """The messages, and the answer under way as far as it has come, which goes on.
+
+        Raises ChatInUse while another thread or task is reading it.
+        """
+        under_way = self.current.left()
+        if under_way is not None and under_way.cancelled:
+            under_way.close()
+        result = None if under_way is None else under_way.result()
+        return [*self.history.messages] if result is None else self._with_answer(result)
 
     def latest(self) -> Result | None:
         """The latest answer, as far as it has come; None before the first."""
@@ -153,16 +165,20 @@ class Dialogue:
                 before.close()
                 before = None
             now, history = turn(), [*self.history.messages]
+            self._with_answer = with_answer
             return self._begin(now, schema, sampling)
+
+        def with_answer(result: Result) -> list[Message]:
+            assert now is not None
+            messages = self.history.messages
+            is_edited = len(history) != len(messages) or not all(map(is_, history, messages))
+            added = [] if is_edited else now.messages(result, self.engine.model)
+            return [*messages[: now.after], *added] if added else [*messages]
 
         def keep(result: Result) -> None:
             assert now is not None
             self._last = result
-            messages = self.history.messages
-            if len(history) == len(messages) and all(map(is_, history, messages)):
-                added = now.messages(result, self.engine.model)
-                if added:
-                    messages[now.after :] = added
+            self.history.messages[now.after :] = with_answer(result)[now.after :]
 
         return AnswerStream(claim, begin, keep)
 

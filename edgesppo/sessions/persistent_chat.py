@@ -19,7 +19,7 @@ from edgesppo.sessions.transcript import Conversation
 from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from edgesppo.chat.chat import Chat
@@ -201,12 +201,20 @@ def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Convers
     while it is answering, and UsageError if users' and assistants' messages do not alternate.
     """
     dialogue(chat).settle()
-    system, messages = split_system(chat.messages, chat.system)
+    return _conversation(chat, chat.messages, by, asked)
+
+
+def _conversation(
+    chat: Chat, messages: Iterable[Message], by: ModelMark, asked: str | None = None
+) -> Conversation:
+    """The state of a chat with these messages."""
+    system, messages = split_system(messages, chat.system)
     if len(messages) % 2:
         asked = messages.pop().content
     # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
-    return Conversation(by, system, sampling, tuple(messages), chat.left_out, asked)
+    left_out, overflow = chat.left_out, chat.overflow
+    return Conversation(by, system, sampling, tuple(messages), left_out, asked, overflow)
 
 
 def save(chat: Chat, path: Path, identity: ModelIdentity, cap: int) -> None:
@@ -214,10 +222,10 @@ def save(chat: Chat, path: Path, identity: ModelIdentity, cap: int) -> None:
 
     Raises OutputError, ChatInUse, and Closed if the model is closed; then nothing is written.
     """
-    dialogue(chat).settle()
-    ids = dialogue(chat).history_ids()
-    state = identity.engine.state(ids, max_state_bytes(cap)) if chat.messages else None
-    file.replace(path, conversation(chat, identity.mark))
+    messages, ids = dialogue(chat).so_far(), dialogue(chat).history_ids()
+    has_state = chat.messages and not chat.busy
+    state = identity.engine.state(ids, max_state_bytes(cap)) if has_state else None
+    file.replace(path, _conversation(chat, messages, identity.mark))
     if state is None or not n_resumable(state[0], ids, identity.engine):
         return
     with suppress(OSError):

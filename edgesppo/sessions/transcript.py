@@ -1,12 +1,13 @@
 """The events of a saved chat, and the turns and settings that they describe.
 
-    {"edgesppo": "chat", "version": 1, "by": MODEL, "system": "..." | null, "sampling": {...}}
+    {"edgesppo": "chat", "version": 1, "by": MODEL, "system": "..." | null, "sampling": {...},
+     "overflow": "error"}                      without it, "trim"
     {"turn": 3, "user": "...", "assistant": "...", "ids": [...] | null, "left_out": 0,
      "finish_reason": "stop" | "length" | "cancelled"}            not in older files
     {"asked": "..." | null}                   a question that was sent; a turn answers it, null
                                               withdraws it
     {"keep": 2}                               all turns after the second are removed
-    {"system": "..." | null, "sampling": {...}}
+    {"system": "..." | null, "sampling": {...}, "overflow": "error"}     without it, "trim"
     {"by": MODEL}                             another model, or another context, continues
 
 MODEL is {"name", "path", "fingerprint", "n_ctx"}; every event has "at", in seconds since 1970. An
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from edgesppo.chat.choices import Overflow
 from edgesppo.chat.messages import Message
 from edgesppo.sampling.params import valid_values
 
@@ -67,6 +69,7 @@ class Conversation:
     messages: tuple[Message, ...]
     left_out: int
     asked: str | None = None  # a question that was sent and is not answered yet
+    overflow: Overflow = "trim"
 
     @property
     def turns(self) -> list[Turn]:
@@ -89,7 +92,7 @@ class Transcript:
         if header.get("edgesppo") != KIND or header.get("version") != VERSION:
             raise ValueError("not the header of a saved chat")
         self.by = _mark(header.get("by"))
-        self.system, self.sampling = _settings(header)
+        self.system, self.sampling, self.overflow = _settings(header)
         self.turns: list[Turn] = []
         self.asked: str | None = None  # a question that was sent and not answered
         self._left_out = 0
@@ -112,7 +115,7 @@ class Transcript:
             self.by = _mark(event["by"])
             self._left_out = 0
         else:
-            self.system, self.sampling = _settings(event)
+            self.system, self.sampling, self.overflow = _settings(event)
 
     def _apply_turn(self, event: dict[str, Any]) -> None:
         before = _count(event["turn"], len(self.turns) + 1) - 1
@@ -167,13 +170,16 @@ def replay(lines: Iterable[Line]) -> tuple[Transcript | None, Line | None]:
 
 def changes(before: Transcript | None, now: Conversation) -> list[dict[str, Any]]:
     """The events that turn the recorded state (None: nothing recorded) into the present one."""
-    settings = {"system": now.system, "sampling": now.sampling}
+    settings: dict[str, Any] = {"system": now.system, "sampling": now.sampling}
+    if now.overflow != "trim":
+        settings["overflow"] = now.overflow
     events: list[dict[str, Any]] = []
     if before is None:
         head = {"edgesppo": KIND, "version": VERSION, "by": asdict(now.by), **settings}
         before = Transcript(head)
         events.append(head)
-    if (before.system, before.sampling) != (now.system, now.sampling):
+    known = before.system, before.sampling, before.overflow
+    if known != (now.system, now.sampling, now.overflow):
         events.append(settings)
     turns = now.turns
     kept = _common(before.turns, turns, now.by.fingerprint)
@@ -213,11 +219,11 @@ def _mark(value: Any) -> ModelMark:
     return mark
 
 
-def _settings(event: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    sampling = event.get("sampling")
-    if not isinstance(sampling, dict):
+def _settings(event: dict[str, Any]) -> tuple[str | None, dict[str, Any], Overflow]:
+    sampling, overflow = event.get("sampling"), event.get("overflow", "trim")
+    if not isinstance(sampling, dict) or overflow not in get_args(Overflow):
         raise ValueError("no settings")
-    return _text(event.get("system")), sampling
+    return _text(event.get("system")), sampling, overflow
 
 
 def _text(value: Any) -> str | None:

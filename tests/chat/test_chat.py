@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import sys
 import threading
@@ -303,3 +304,11 @@ def test_an_asyncio_that_another_thread_is_importing_is_no_obstacle(
 ) -> None:
     monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))  # nothing in it yet
     assert "Paris" in demo.ask("What is the capital of France?", temperature=0)
+
+
+def test_a_chat_can_be_looked_at_before_its_first_answer(demo: LoadedModel) -> None:
+    chat = demo.chat()
+    assert not hasattr(chat, "last")
+    assert dict(inspect.getmembers(chat))["answered"] is False
+    with pytest.raises(edgesppo.UsageError, match="no answer yet"):
+        _ = chat.last

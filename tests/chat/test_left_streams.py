@@ -25,7 +25,6 @@ USES: dict[str, Callable[[Chat], Any]] = {
     "stream": lambda chat: list(chat.stream(WHO)),
     "undo": lambda chat: chat.undo(),
     "clear": lambda chat: chat.clear(),
-    "fork": lambda chat: chat.fork(),
     "regenerate": lambda chat: list(chat.regenerate()),
     "continue_": lambda chat: list(chat.continue_()),
 }
@@ -77,20 +76,17 @@ def test_whatever_follows_a_left_stream_finds_it_in_the_history(chat: Chat, use:
     assert chat.last.finish_reason == "cancelled"
     cut = chat.last.text
     history = [(SUM, None), (first, "stop"), (FRANCE, None), (cut, "cancelled")]
-    result = USES[use](chat)
+    USES[use](chat)
     assert not chat.busy
     expected = {
         "ask": [*history, (WHO, None), (chat.last.text, "stop")],
         "stream": [*history, (WHO, None), (chat.last.text, "stop")],
         "undo": history[:2],
         "clear": [],
-        "fork": history,
         "regenerate": [*history[:3], (chat.last.text, "stop")],
         "continue_": [*history[:3], (cut + chat.last.text, "stop")],
     }[use]
     assert contents(chat) == expected
-    if use == "fork":
-        assert contents(result) == expected
     assert list(left) == []
     left.close()
     del left
@@ -108,6 +104,28 @@ def test_a_chat_that_is_saved_holds_the_answer_that_was_left(
         (chat.last.text, "cancelled"),
     ]
     left.close()
+
+
+def test_an_answer_goes_on_though_its_chat_is_forked_and_saved_meanwhile(
+    demo: LoadedModel, chat: Chat, tmp_path: Path
+) -> None:
+    twins = []
+    for chunk in chat.stream(FRANCE):
+        if chunk.text and chunk.finish_reason is None:
+            cut = chat.last.text
+            demo.save(chat, tmp_path / "cut.chat")
+            twins = [chat.fork(), demo.resume(tmp_path / "cut.chat")]
+    assert contents(chat) == [(FRANCE, None), ("The capital of France is Paris.", "stop")]
+    for twin in twins:
+        assert contents(twin) == [(FRANCE, None), (cut, "cancelled")]
+        assert "Paris" in "".join(chunk.text for chunk in twin.continue_()) + cut
+
+
+def test_a_chat_is_saved_by_its_own_model(
+    demo: LoadedModel, demo_f32: Path, tmp_path: Path
+) -> None:
+    with edgesppo.load(demo_f32) as other, pytest.raises(edgesppo.UsageError, match="save it with"):
+        other.save(demo.chat(), tmp_path / "x.chat")
 
 
 def test_a_thrown_error_ends_a_stream_and_keeps_what_came(chat: Chat) -> None:

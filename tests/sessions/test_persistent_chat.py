@@ -368,11 +368,11 @@ def test_every_parameter_comes_back_and_is_not_written_again(
     }
     with demo.keep(sessions.open("ada"), **sampling) as kept:
         kept.chat.ask(TURNS[0])
-        params = kept.chat.params
+        params, kept.chat.overflow = kept.chat.params, "error"
     before = sessions.path("ada").read_bytes()
     with sessions.open("ada") as session, demo.keep(session) as kept:
         assert session.notices == []
-        assert kept.chat.params == params
+        assert (kept.chat.params, kept.chat.overflow) == (params, "error")
         kept.record()
     assert sessions.path("ada").read_bytes() == before
 
