@@ -176,8 +176,11 @@ def test_the_plug_in_of_llm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         assert response.text() == PARIS
         assert response.usage().output > 3
         talk = model.conversation()
-        talk.prompt("My name is Ada.", temperature=0).text()
-        assert "Ada" in talk.prompt("What is my name?", temperature=0).text()
+        chat = plug_in.loaded("demo").chat(system="Be brief.", temperature=0)
+        for text, more in (("My name is Ada.", {"system": "Be brief."}), ("What is my name?", {})):
+            said = talk.prompt(text, temperature=0, **more)
+            assert said.text() == chat.ask(text)
+            assert said.usage().input == chat.last.usage.prompt_tokens, "the system text stays"
         schema = {"enum": ["Paris", "Rome"]}
         assert json.loads(model.prompt(CAPITAL, schema=schema).text()) in ("Paris", "Rome")
     finally:

@@ -69,11 +69,14 @@ class Edgesppo(llm.Model):
         """Yield the pieces of an answer."""
         del stream
         turns: list[Any] = []
+        system = None  # llm sends it with the first message only
         for earlier in conversation.responses if conversation else ():
+            system = earlier.prompt.system or system
             turns.append({"role": "user", "content": earlier.prompt.prompt})
             turns.append({"role": "assistant", "content": earlier.text_or_raise()})
         sampling = {k: v for k, v in prompt.options.model_dump().items() if v is not None}
-        chat = loaded(self.name).chat(messages=turns, system=prompt.system or None, **sampling)
+        system = prompt.system or system
+        chat = loaded(self.name).chat(messages=turns, system=system, **sampling)
         if prompt.schema:
             yield json.dumps(chat.ask(prompt.prompt, schema=prompt.schema))
         else:
