@@ -30,7 +30,7 @@ from edgesppo.system import memory_guard, notices
 from edgesppo.system.sanitize import one_line, printable
 from edgesppo.system.signals import Terminated
 from edgesppo.system.suggest import SOMEWHAT_SIMILAR, nearest
-from edgesppo.terminal.output import aside, is_broken_pipe, quieted
+from edgesppo.terminal.output import is_broken_pipe, quieted, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -235,7 +235,7 @@ class _LazyGroup(click.Group):
         except click.Abort as abort:  # at a question: Ctrl-C, or the end of standard input
             if not isinstance(abort.__context__, KeyboardInterrupt):
                 raise
-            aside("\nedgesppo: interrupted; this counts as no", matters=True)
+            say("\nedgesppo: interrupted; this counts as no", matters=True)
             ctx.exit(INTERRUPTED)
         except click.ClickException as error:
             known = (self.get_command(ctx, name) for name in COMMANDS)
@@ -253,14 +253,14 @@ class _LazyGroup(click.Group):
 def _tell_how_to_resume(stopped: KeyboardInterrupt | Terminated) -> int:
     """Print the text of an interruption, if it has one; returns the exit code."""
     if stopped.args:
-        aside(f"\nedgesppo: {stopped}", matters=True)
+        say(f"\nedgesppo: {stopped}", matters=True)
     elif isinstance(stopped, KeyboardInterrupt):
-        aside("")  # after the ^C of the terminal
+        say("")  # after the ^C of the terminal
     return stopped.exit_code if isinstance(stopped, Terminated) else INTERRUPTED
 
 
 def _note(line: str) -> None:
-    aside(f"edgesppo: {line}")
+    say(f"edgesppo: {line}")
 
 
 def _ours(error: Exception) -> EdgesppoError:

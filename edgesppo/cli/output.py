@@ -11,7 +11,7 @@ import click
 
 from edgesppo.system import notices
 from edgesppo.system.sanitize import printable
-from edgesppo.terminal.output import aside
+from edgesppo.terminal.output import say
 from edgesppo.terminal.progress import Meter
 
 if TYPE_CHECKING:
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
     from edgesppo.lockfile.entries import PinnedModel
 
-
-def say(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
-    """Print a message on standard error, made safe to show.
-
-    A message that cannot be written is dropped: it must not spoil the answer. With --quiet only
-    what `matters` is printed: errors, and what belongs to a question.
-    """
-    aside(text, newline=newline, matters=matters)
+__all__ = [
+    "emit_json",
+    "has_terminal",
+    "hashing",
+    "is_interactive",
+    "say",
+    "say_notices",
+    "tell",
+]
 
 
 def say_notices() -> None:

@@ -42,10 +42,11 @@ def is_broken_pipe(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in known and error.filename is None
 
 
-def aside(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
-    """Write a line to standard error, made safe to show. A failure to write is ignored.
+def say(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
+    """Write a line to standard error, made safe to show.
 
-    With --quiet only what `matters` is written: errors, and what belongs to a question.
+    A line that cannot be written is dropped: it must not spoil the answer. With --quiet only what
+    `matters` is written: errors, and what belongs to a question.
     """
     if matters or not is_quiet():
         _write(printable(text), newline=newline)
@@ -78,17 +79,17 @@ class StatusLine:
     def draw(self, text: str) -> None:
         """Replace the text of the line."""
         if not self.on_terminal:
-            aside(text)
+            say(text)
             return
         if StatusLine._open not in (None, self):
-            aside()
+            say()
         StatusLine._open = self
         self._put(text)
 
     def flash(self, text: str) -> None:
         """Show the text until `erase`, or until other output overwrites it."""
         if not self.on_terminal:
-            aside(text)
+            say(text)
             return
         self._put(text, back="\r")
         self._shown = True
@@ -103,7 +104,7 @@ class StatusLine:
         """Keep the line as it is; later output starts below it."""
         if StatusLine._open is self:
             StatusLine._open = None
-            aside()
+            say()
 
     def _put(self, text: str, back: str = "") -> None:
         if not is_quiet():

@@ -15,7 +15,7 @@ from edgesppo.hub.retry import Retry, on_retry
 from edgesppo.system.conversion_progress import CHECKING, CONVERTING, HASHING, READING
 from edgesppo.system.sanitize import one_line, printable
 from edgesppo.system.units import duration, megabytes, size
-from edgesppo.terminal.output import StatusLine, aside
+from edgesppo.terminal.output import StatusLine, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ class Meter:
             self._started = True
             if not self._line.on_terminal:
                 of = f": {megabytes(total)}" if self._in_bytes else ""
-                aside(f"{self._title}{of} ...")
+                say(f"{self._title}{of} ...")
         if self._line.on_terminal and (now - self._drawn_at > _REDRAW_S or done >= total):
             self._drawn_at = now
             self._line.draw(self._bar(done, total))
@@ -155,7 +155,7 @@ class Transfer:
         self._next = time.monotonic() + (0 if self._line.on_terminal else _PLAIN_S)
         self._seen: deque[tuple[float, int]] = deque()
         if not self._line.on_terminal:
-            aside(f"{title}: {size(total)} ...")
+            say(f"{title}: {size(total)} ...")
 
     def update(self, file: str, done: int, _total: int) -> None:
         """Record that `done` bytes of a file have arrived."""
