@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from edgesppo.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-T = TypeVar("T")
 # How long `cancel` waits for the task to report the next time, in seconds.
 _CANCEL_TIMEOUT_S = 2.0
 
 
-class BackgroundTask(Generic[T]):
+class BackgroundTask:
     """Runs `work(report)` in a thread, which calls `report(stage, share)`, share from 0 to 1.
 
     In that thread, `on_progress` is called after each report, and `on_done` once at the end, with
@@ -24,7 +23,7 @@ class BackgroundTask(Generic[T]):
 
     def __init__(
         self,
-        work: Callable[[Callable[[str, float], None]], T],
+        work: Callable[[Callable[[str, float], None]], None],
         *,
         on_progress: Callable[[], None],
         on_done: Callable[[BaseException | None], None],
@@ -32,7 +31,6 @@ class BackgroundTask(Generic[T]):
         self._work, self._on_progress, self._on_done = work, on_progress, on_done
         self._cancelled = False
         self._done = threading.Event()
-        self._value: T | None = None
         self._failure: BaseException | None = None
         self.stage, self.share = "", 0.0
         self._thread = threading.Thread(target=self._run, name="edgesppo-load", daemon=True)
@@ -47,12 +45,11 @@ class BackgroundTask(Generic[T]):
         """Wait for the task, at most so many seconds; return whether it is done."""
         return self._done.wait(seconds)
 
-    def result(self) -> T:
-        """Wait for the task and return its result, or raise what it raised."""
+    def result(self) -> None:
+        """Wait for the task, and raise what it raised."""
         self._done.wait()
         if self._failure is not None:
             raise self._failure
-        return self._value  # type: ignore[return-value]
 
     def cancel(self) -> bool:
         """Stop the task at its next report; return False if it does not report within 2 s."""
@@ -61,7 +58,7 @@ class BackgroundTask(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._value = self._work(self._report)
+            self._work(self._report)
         except BaseException as error:
             self._failure = error
         try:

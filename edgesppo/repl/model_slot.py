@@ -39,7 +39,7 @@ class ModelSlot:
     def __init__(self, source: ModelSource) -> None:
         self.source = source
         self.loaded: LoadedModel | None = None
-        self.loading: BackgroundTask[None] | None = None
+        self.loading: BackgroundTask | None = None
         self.abandoned = False
 
     @property
