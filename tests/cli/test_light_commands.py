@@ -1,4 +1,4 @@
-"""Commands that run no model load neither llama.cpp nor numpy, so that they work without them."""
+"""Commands load only what they need: those that run no model, neither llama.cpp nor numpy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.support.fake_hub import FakeHub
 
-HEAVY = {"numpy", "llama_cpp", "gguf", "numba"}
+HEAVY = {"numpy", "llama_cpp", "gguf", "numba", "prompt_toolkit", "asyncio"}
 # Runs commands one after the other, and prints the heavy modules that are loaded after each.
 PROGRAM = f"""
 import sys
@@ -80,6 +80,11 @@ def test_looking_at_what_is_here_needs_neither(fresh_home: Path, demo_gguf: Path
 def test_a_card_needs_the_names_of_gguf_and_no_llama_cpp(demo_gguf: Path) -> None:
     (result,) = loaded_by(["card", str(demo_gguf)]).values()
     assert result == ["0", "gguf", "numpy"], "it compares the file with the converter's recipes"
+
+
+def test_a_chat_from_a_pipe_needs_no_line_editor(demo_gguf: Path) -> None:
+    (result,) = loaded_by(["chat", str(demo_gguf)]).values()
+    assert result == ["0", "llama_cpp"]
 
 
 def test_getting_a_model_needs_no_llama_cpp(hub: FakeHub, fresh_home: Path) -> None:
