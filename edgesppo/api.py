@@ -14,11 +14,13 @@ from edgesppo.engine.engine import Engine
 from edgesppo.engine.pace import Pace
 from edgesppo.gguf import gemma2
 from edgesppo.gguf.gemma2 import Summary
+from edgesppo.interior import Interior
 from edgesppo.llama.model import Model
 from edgesppo.loaded_model import LoadedModel
 from edgesppo.planning.run_config import CacheType, Goal, Gpu, RunConfig, is_small
 from edgesppo.sampling.file_defaults import file_defaults
 from edgesppo.sampling.params import SamplingParams
+from edgesppo.sessions.model_identity import ModelIdentity
 from edgesppo.store import converted, locate
 from edgesppo.system import notices, validate
 from edgesppo.system.conversion_progress import Progress
@@ -104,12 +106,13 @@ def _load(
     if not isinstance(drafts, bool):
         draft, seconds = _prepare(locate.find(drafts))
         asked, convert_s = replace(asked, draft=draft), convert_s + seconds
-    tuning, plan = choose_settings(summary, asked, on_tune)
+    tuning, _ = choose_settings(summary, asked, on_tune)
     draft_costs = tuning.row_costs if _drafts_enabled(summary, drafts) else None
     engine, defaults = _open(found.name, summary, tuning, asked, draft_costs, on_load)
     load_s = time.perf_counter() - started - convert_s
     _tell_notes(summary)
-    return LoadedModel(found.name, engine, defaults, load_s, plan)
+    inside = Interior(engine, ModelIdentity(found.name, engine), defaults)
+    return LoadedModel(found.name, inside, load_s)
 
 
 def _tell_notes(summary: Summary) -> None:

@@ -20,19 +20,16 @@ from edgesppo.chat.options import ChatOptions
 from edgesppo.chat.questions import Questions
 from edgesppo.chat.result import TokenLogprob
 from edgesppo.chat.scoring import Scorer
-from edgesppo.engine.engine import Engine
 from edgesppo.errors import ChatNotFound, Closed, UsageError
 from edgesppo.gguf.file_types import file_type
 from edgesppo.interior import Interior
-from edgesppo.planning.memory_plan import MemoryPlan
 from edgesppo.planning.run_config import RunConfig
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
-from edgesppo.sampling.params import MAX_LOGPROBS, SamplingParams
+from edgesppo.sampling.params import MAX_LOGPROBS
 from edgesppo.sampling.stages import within_vocabulary
 from edgesppo.sessions import kv_state, persistent_chat
 from edgesppo.sessions.file import state_path
-from edgesppo.sessions.model_identity import ModelIdentity
 from edgesppo.sessions.persistent_chat import PersistentChat
 from edgesppo.sessions.session import Session
 from edgesppo.sessions.transcript import Transcript
@@ -52,19 +49,12 @@ class LoadedModel(Questions):
         load_s: The seconds that loading took, without converting a checkpoint.
     """
 
-    def __init__(
-        self,
-        name: str,
-        engine: Engine,
-        defaults: SamplingParams,
-        load_s: float,
-        plan: MemoryPlan | None,
-    ) -> None:
+    def __init__(self, name: str, inside: Interior, load_s: float) -> None:
         self.name = name
         self.load_s = load_s
-        self._interior = Interior(engine, ModelIdentity(name, engine), defaults)
+        self._interior = inside
         self._closed = False
-        self._plan = plan  # the memory that it was expected to take
+        engine = inside.engine
         threads = RunConfig(engine.n_threads, engine.n_threads_batch)
         self._scorer = Scorer(engine.model, threads, engine.n_ctx)
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar, get_args, overload
 from typing_extensions import Unpack
 
 from edgesppo.chat import structured
+from edgesppo.chat.answer_engine import AnswerEngine
 from edgesppo.chat.answer_stream import AnswerStream, AsyncAnswerStream
 from edgesppo.chat.choices import Overflow
 from edgesppo.chat.dialogue import Dialogue
@@ -17,7 +18,6 @@ from edgesppo.chat.messages import Message, MessageLike, MessageList, shortened
 from edgesppo.chat.result import Chunk, Result
 from edgesppo.chat.structured import AnswerFormat, JsonSchema, Schema, TypeForm
 from edgesppo.chat.turn import Turn
-from edgesppo.engine.engine import Engine
 from edgesppo.errors import UsageError
 from edgesppo.sampling.options import NAMES, SamplingOptions
 from edgesppo.sampling.params import SamplingParams
@@ -55,7 +55,7 @@ class Chat:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnswerEngine,
         params: SamplingParams,
         *,
         system: str | None = None,

@@ -19,9 +19,9 @@ from edgesppo.system import validate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from edgesppo.chat.answer_engine import AnswerEngine
     from edgesppo.chat.history import History
     from edgesppo.chat.result import Result
-    from edgesppo.engine.engine import Engine
     from edgesppo.sampling.params import SamplingParams
 
 
@@ -37,7 +37,7 @@ class Dialogue:
     """
 
     def __init__(
-        self, engine: Engine, params: SamplingParams, history: History, overflow: Overflow
+        self, engine: AnswerEngine, params: SamplingParams, history: History, overflow: Overflow
     ) -> None:
         validate.choice("overflow", overflow, get_args(Overflow))
         self.engine = engine

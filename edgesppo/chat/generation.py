@@ -13,7 +13,7 @@ from edgesppo.engine.request import Event
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.engine.engine import Engine
+    from edgesppo.chat.answer_engine import AnswerEngine
     from edgesppo.engine.request import Request
     from edgesppo.sampling.params import SamplingParams
 
@@ -29,7 +29,7 @@ class Generation:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnswerEngine,
         prompt: Sequence[int],
         params: SamplingParams,
         *,

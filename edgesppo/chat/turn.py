@@ -10,10 +10,9 @@ from edgesppo.chat.messages import Message
 from edgesppo.errors import Closed
 
 if TYPE_CHECKING:
+    from edgesppo.chat.answer_engine import AnswerEngine, AnswerModel
     from edgesppo.chat.history import History
     from edgesppo.chat.result import Result
-    from edgesppo.engine.engine import Engine
-    from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
 # One part in so many of the context is kept free for the answer.
@@ -29,7 +28,7 @@ class Turn:
     partial: Message | None = None
 
     def prompt(
-        self, history: History, engine: Engine, params: SamplingParams, *, trims: bool
+        self, history: History, engine: AnswerEngine, params: SamplingParams, *, trims: bool
     ) -> tuple[list[int], int]:
         """The token ids to answer, and how many of the oldest turns they leave out.
 
@@ -45,7 +44,7 @@ class Turn:
         ids, left_out = history.fit(self.question, self.after, room, trims=trims)
         return [*ids, *partial], left_out
 
-    def messages(self, result: Result, model: Model) -> list[Message]:
+    def messages(self, result: Result, model: AnswerModel) -> list[Message]:
         """The question and its answer; none if it was interrupted before its first token."""
         partial = self.partial
         if not result.text and (partial is not None or result.finish_reason == "cancelled"):
@@ -59,7 +58,7 @@ class Turn:
         answer = Message("assistant", result.text, ids, result.finish_reason)
         return [self.question, answer if partial is None else _joined(partial, answer, model)]
 
-    def _partial_ids(self, model: Model) -> list[int]:
+    def _partial_ids(self, model: AnswerModel) -> list[int]:
         """The token ids of the answer to continue; none if there is none."""
         if self.partial is None:
             return []
@@ -68,7 +67,7 @@ class Turn:
         return [*self.partial.ids]
 
 
-def _joined(first: Message, second: Message, model: Model) -> Message:
+def _joined(first: Message, second: Message, model: AnswerModel) -> Message:
     """One answer of two parts, joined as bytes, as a character may be split between them."""
     if first.ids is None or second.ids is None:
         return Message("assistant", first.content + second.content, None, second.finish_reason)

@@ -12,7 +12,7 @@ from edgesppo.remote import client as remote_client
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from edgesppo.llama.context import Chain
     from edgesppo.remote.client import Client
@@ -77,7 +77,7 @@ class RemoteEngine:
         """The error for a prompt of `n_tokens`, to be raised."""
         return ContextOverflow.of_prompt(n_tokens, self.n_ctx, self.n_ctx, at_least=at_least)
 
-    def stream(self, request: Request) -> Iterator[Event]:
+    def stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of one answer as the server sends them. Leaving early cancels it there."""
         sockets = self._open.setdefault(id(request), [])
 
@@ -126,6 +126,16 @@ class RemoteEngine:
         if request.finish_reason is None:
             request.cancelled = True
             remote_client.cut([*self._open.get(id(request), [])])
+
+    def withdraw(self, request: Request, *, at_once: bool = False) -> None:
+        """As `cancel`, which waits for nothing here."""
+        del at_once
+        self.cancel(request)
+
+    def raise_failure(self, request: Request) -> None:
+        """Raise Closed for a request that the end of the connection has ended."""
+        if self._closed and not request.cancelled:
+            raise Closed(_CLOSED)
 
     def count_cached(self, tokens: Sequence[int]) -> int:
         """None are held here; the server tells with each answer how many it had."""

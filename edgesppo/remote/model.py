@@ -19,6 +19,7 @@ from edgesppo.sessions.model_identity import ModelIdentity
 from edgesppo.sessions.transcript import ModelMark
 
 if TYPE_CHECKING:
+    from edgesppo.chat.answer_engine import AnswerEngine
     from edgesppo.engine.engine import Engine
 
 
@@ -43,10 +44,10 @@ class RemoteModel(LoadedModel):
         remote = RemoteEngine(client, tokenizer, card["id"], int(card["meta"]["n_ctx"]))
         sampling, _ = valid_values(card["meta"]["sampling"])
         defaults = SamplingParams().replace(**sampling)
-        engine = cast("Engine", remote)  # it has what a chat uses of an engine and its model
-        super().__init__(card["id"], engine, defaults, load_s, None)
+        answering: AnswerEngine = remote  # it has what a chat uses of an engine
+        engine = cast("Engine", answering)  # those who use more ask for the `url` first
         identity = RemoteIdentity(card["id"], engine, client.url)
-        self._interior = Interior(engine, identity, defaults, client.url)
+        super().__init__(card["id"], Interior(engine, identity, defaults, client.url), load_s)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} at {self._interior.url}, {self.n_ctx:,} tokens>"

@@ -243,8 +243,7 @@ def test_a_draft_model_counts_with_all_its_memory(
     edgesppo.load(demo_gguf).close()
     with pytest.raises(edgesppo.OutOfMemory, match=r"the draft model \d+ MB.* without the draft"):
         edgesppo.load(demo_gguf, drafts=demo_f32)
-    with edgesppo.load(demo_gguf, drafts=demo_f32, force=True) as model:
-        assert model._plan.draft > 0
+    edgesppo.load(demo_gguf, drafts=demo_f32, force=True).close()
 
 
 def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> memory_plan.MemoryPlan:
