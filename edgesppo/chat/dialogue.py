@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
@@ -105,18 +106,25 @@ class Dialogue:
         return self.encode([Message("user", "")], left_out=self.history.left_out)
 
     def n_cached(self) -> int | None:
-        """The tokens of the next prompt that are in the KV cache; None if a server has that.
-
-        The next question is taken to be short.
-        """
+        """The tokens of the next prompt that are in the KV cache; None if a server has that."""
         if self.engine.is_remote:
             return None
-        turn = Turn(Message("user", ""), len(self.history.messages))
         try:
-            ids, _ = self._prompt(turn, self.params)
+            ids, _ = self._prompt(self._next_turn(), self.params)
         except ContextOverflow:
             return 0
         return self.engine.count_cached(ids)
+
+    def take_up(self) -> None:
+        """Count turns that were left out as part of the prompt again, if they fit by now."""
+        if self.history.left_out:
+            with suppress(ContextOverflow):
+                _, left_out = self._prompt(self._next_turn(), self.params)
+                self.history.left_out = left_out
+
+    def _next_turn(self) -> Turn:
+        """The next turn, whose question is taken to be short."""
+        return Turn(Message("user", ""), len(self.history.messages))
 
     def draft(self, text: str) -> tuple[int, int]:
         """The tokens of the prompt for a message, and how many of the oldest turns it leaves out.

@@ -354,10 +354,11 @@ def test_tokens_and_context_are_shown(demo_gguf: Path) -> None:
     assert 0 < n_more <= 2, "the turn's end, and no part of the next message"
     long = "word " * 250
     lines = ("/clear", "word " * 300, f"/system {long}", "/context", "/system none", long)
-    full = _chat(demo_gguf, *lines, "/context", "/undo 2", "/context").stderr
+    full = _chat(demo_gguf, *lines, "/context", "/undo", "/context", "/undo", "/context").stderr
     assert re.search(r"[5-9]\d\d  used \(100%\): 1 turn,", full)
     assert "(left out of the prompt to make room: the oldest turn)" in full
     assert "The latest prompt left out the oldest turn." in full
+    assert re.search(r" 3\d\d  used \(\d+%\): 1 turn, 0 tokens of system text", full)
     assert re.search(r" 0  used \(0%\): 0 turns,", full)
     assert "the next message leaves out the oldest turns" in full
     assert "tokens in this chat" in said

@@ -89,6 +89,7 @@ def undo(ctx: CommandContext, argument: str) -> None:
         if n == 0:
             return
     removed = [chat.undo() for _ in range(n)]
+    dialogue(chat).take_up()
     many = f" {n_turns(n)}, from" if n > 1 else ""
     ctx.say(f"(removed{many}: {one_line(removed[-1])})")
 
