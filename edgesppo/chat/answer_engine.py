@@ -75,8 +75,8 @@ class AnswerEngine(Protocol):
     def cancel(self, request: Request) -> None:
         """Stop a request, from any thread."""
 
-    def withdraw(self, request: Request, *, at_once: bool = False) -> None:
-        """As `cancel`, but without waiting."""
+    def withdraw(self, request: Request, *, at_once: bool = False) -> bool:
+        """As `cancel`, but without waiting; whether a step that is under way is cut short."""
 
     def raise_failure(self, request: Request) -> None:
         """Raise what ended a request before its time, if anything did."""

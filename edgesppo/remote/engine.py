@@ -127,10 +127,11 @@ class RemoteEngine:
             request.cancelled = True
             remote_client.cut([*self._open.get(id(request), [])])
 
-    def withdraw(self, request: Request, *, at_once: bool = False) -> None:
-        """As `cancel`, which waits for nothing here."""
+    def withdraw(self, request: Request, *, at_once: bool = False) -> bool:
+        """As `cancel`, which waits for nothing here; no step is."""
         del at_once
         self.cancel(request)
+        return False
 
     def raise_failure(self, request: Request) -> None:
         """Raise Closed for a request that the end of the connection has ended."""
