@@ -109,7 +109,7 @@ def lock(path: Path, files: FileSystem) -> filelock.FileLock:
     Raises ChatInUse if another process has it open, OutputError if it cannot be locked.
     """
     try:
-        return filelock.FileLock(lock_path(path), files)
+        return filelock.FileLock(lock_path(path), files, mode=0o600)
     except filelock.LockHeld as held:
         name = path.name.removesuffix(SUFFIX)
         raise ChatInUse(

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from edgesppo.lockfile.published import Shape
     from edgesppo_convert.gemma2.architecture import HParams
 
-# Of a file beside its tensors: nearly all is the vocabulary, about 30 bytes a token.
-_TOKEN_BYTES = 30
+# Bytes of a file beside its tensors: for each token, which is nearly all, for each tensor, and for
+# what is said of the model.
+_TOKEN_BYTES, _TENSOR_BYTES, _HEAD_BYTES = 30, 100, 4096
 # The largest shard of a checkpoint, by the default of transformers that published models have.
 _SHARD = 5_000_000_000
 _STORED = 2  # bytes of a weight in a published checkpoint: bfloat16
@@ -77,9 +78,9 @@ def converted_file(name: str, hparams: HParams) -> Summary:
     data = sum(tensor.n_bytes for tensor in tensors)
     texts = {"general.architecture": ARCHITECTURE}
     known: dict[str, Any] = {**texts, **keys, "tokenizer.ggml.tokens": hparams.vocabulary}
-    size = data + _TOKEN_BYTES * hparams.vocabulary
+    head = _TOKEN_BYTES * hparams.vocabulary + _TENSOR_BYTES * len(tensors) + _HEAD_BYTES
     path = Path(f"{name}-{layout.RECIPE}.gguf")
-    return Summary(path, known, len(tensors), data, size, tensors, {})
+    return Summary(path, known, len(tensors), data, data + head, tensors, {})
 
 
 def expected_disk(entry: PinnedModel, summary: Summary) -> Disk:

@@ -45,7 +45,7 @@ def this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
-def open_locked(path: Path, files: FileSystem, *, to_write: bool = True) -> int:
+def open_locked(path: Path, files: FileSystem, *, to_write: bool = True, mode: int = 0o666) -> int:
     """Open a file, creating it if needed, and lock it until it is closed; its descriptor.
 
     On a disk that knows no locks, such as some network shares, it is opened without, and a notice
@@ -56,7 +56,7 @@ def open_locked(path: Path, files: FileSystem, *, to_write: bool = True) -> int:
         with suppress(FileNotFoundError):
             _check_regular(path, path.lstat().st_mode)
         try:
-            descriptor = files.open_or_create(path)
+            descriptor = files.open_or_create(path, mode)
         except PermissionError:
             if to_write:
                 raise
@@ -119,13 +119,14 @@ def close_locked(path: Path, descriptor: int, files: FileSystem, *, remove: bool
 class FileLock:
     """A lock with a file of its own, which names the owner and is removed on release.
 
-    A context manager. Raises LockHeld where another process has it, and OSError.
+    A context manager. Other users see the file as far as `mode` lets them. Raises LockHeld where
+    another process has it, and OSError.
     """
 
-    def __init__(self, path: Path, files: FileSystem) -> None:
+    def __init__(self, path: Path, files: FileSystem, mode: int = 0o666) -> None:
         self.path = path
         self._files = files
-        self._descriptor: int | None = open_locked(path, files, to_write=False)
+        self._descriptor: int | None = open_locked(path, files, to_write=False, mode=mode)
         try:
             self._write_owner(self._descriptor)
         except OSError:

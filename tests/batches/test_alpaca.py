@@ -223,7 +223,7 @@ def test_a_reference_of_another_form_is_refused(instructions: Path) -> None:
     reference = instructions.parent / "reference.json"
     for rows, named in (
         ([{"instruction": "Hi"}], "no 'output'"),
-        ([{"instruction": "Hi", "output": "x"}], "for none of the 3 instructions"),
+        ([{"instruction": "Hi", "output": "x"}], "no output for any of the 3 instructions"),
     ):
         reference.write_text(json.dumps(rows))
         out = instructions.parent / "out.json"

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import re
+import signal
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -132,18 +133,26 @@ def _stopping(after: int, error: Callable[[], BaseException]) -> Callable[[str, 
     return report
 
 
-@pytest.mark.parametrize("interrupted", [KeyboardInterrupt, Terminated, Stop])
+def _terminated() -> Terminated:
+    return Terminated(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "interrupted"),
+    [(KeyboardInterrupt, KeyboardInterrupt), (_terminated, Terminated), (Stop, Stop)],
+)
 def test_an_interrupted_run_goes_on_where_it_was(
     demo_f32: Path,
     matrix: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    interrupt: Callable[[], BaseException],
     interrupted: type[BaseException],
 ) -> None:
     monkeypatch.setattr(collector, "_SAVE_S", 0.0)
     path = tmp_path / "matrix.gguf"
     options = CalibrationOptions(
-        read_source(TEXT, n_ctx=64, chunks=4), on_progress=_stopping(3, interrupted)
+        read_source(TEXT, n_ctx=64, chunks=4), on_progress=_stopping(3, interrupt)
     )
     with pytest.raises(interrupted) as stopped:
         calibrate(demo_f32, path, options)
