@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import weakref
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgesppo.system.fs import FileSystem
@@ -20,20 +19,21 @@ if TYPE_CHECKING:
 class InUse:
     """A file that `remove_unused` leaves alone, until this is released or the process ends.
 
-    Raises FileNotFoundError where it is not there, or was removed meanwhile.
+    Raises FileNotFoundError where it is not there, or is about to be removed: ask again then.
     """
 
     def __init__(self, path: Path) -> None:
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags)
         self._finalizer = weakref.finalize(self, os.close, descriptor)
-        with suppress(OSError):  # another process is removing it, or the disk knows no locks
-            FileSystem().lock(descriptor, shared=True)
+        is_going = False
         try:
-            is_there = os.path.samestat(os.fstat(descriptor), path.stat())
-        except FileNotFoundError:
-            is_there = False
-        if not is_there:
+            FileSystem().lock(descriptor, shared=True)
+        except BlockingIOError:  # another process is removing it, or asks whether it is used
+            is_going = True
+        except OSError:  # a disk that knows no locks
+            pass
+        if is_going or not _is_at(path, descriptor):
             self.release()
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
@@ -50,7 +50,7 @@ def remove_unused(path: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        if _is_used(descriptor, files):
+        if _is_used(descriptor, files) or not _is_at(path, descriptor):
             return False
         if os.name != "nt":  # while nobody can begin to use it
             files.unlink(path)
@@ -69,6 +69,14 @@ def is_used(path: Path) -> bool:
         return _is_used(descriptor, files)
     finally:
         files.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one at that path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_used(descriptor: int, files: FileSystem) -> bool:
