@@ -86,23 +86,24 @@ def quality_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check(quality: dict[str, Any], chosen: dict[str, Any]) -> None:
     targeted = _is_targeted(quality)
+    runs_model = quality["calibrate"] or targeted
+    option = "--target-size" if targeted else "--calibrate"
     if quality["calibrate"] and chosen["imatrix"] is not None:
         raise click.UsageError("--calibrate makes an importance matrix; leave out --imatrix")
     if quality["text"] and quality["dialogues"]:
         raise click.UsageError("give either --text or --dialogues to calibrate on")
-    if not (quality["calibrate"] or targeted) and (quality["text"] or quality["dialogues"]):
+    if not runs_model and (quality["text"] or quality["dialogues"]):
         raise click.UsageError("--text and --dialogues need --calibrate or --target-size")
     if None not in (quality["target_size"], quality["target_bpw"]):
         raise click.UsageError("give either --target-size or --target-bpw")
-    if chosen["plan"] and (quality["calibrate"] or targeted):
+    if chosen["plan"] and runs_model:
         raise click.UsageError("--plan runs no model; leave out --calibrate and --target-size")
     if targeted and chosen["tensor_types"]:
         raise click.UsageError("--target-size chooses every type; leave out --tensor-type")
-    if (quality["calibrate"] or targeted) and chosen["type"] in ("f32", "f16", "bf16"):
-        option = "--target-size chooses among" if targeted else "--calibrate is for"
-        raise click.UsageError(f"{option} quantised types; leave out --type {chosen['type']}")
-    if (quality["calibrate"] or targeted) and chosen["adapters"]:
-        option = "--target-size" if targeted else "--calibrate"
+    if runs_model and chosen["type"] in ("f32", "f16", "bf16"):
+        which = f"leave out --type {chosen['type']}"
+        raise click.UsageError(f"{option} is for quantised types; {which}")
+    if runs_model and chosen["adapters"]:
         raise click.UsageError(
             f"{option} runs SRC as it is, without --adapter; merge the adapter first (convert"
             " --adapter --type bf16), calibrate that file, and give the matrix by --imatrix"
@@ -165,15 +166,15 @@ def _wishes(quality: dict[str, Any], chosen: dict[str, Any]) -> Wishes:
 
     text, dialogues = (quality[name] and Path(quality[name]) for name in ("text", "dialogues"))
     return Wishes(
-        quality["calibrate"],
-        quality["target_size"],
-        quality["target_bpw"],
-        read_optional_source(text, dialogues),
-        chosen["type"],
-        chosen["tensor_types"],
-        chosen["imatrix"] and Path(chosen["imatrix"]),
-        chosen["n_threads"],
-        chosen["force"],
+        calibrate=quality["calibrate"],
+        target_size=quality["target_size"],
+        target_bpw=quality["target_bpw"],
+        source=read_optional_source(text, dialogues),
+        type=chosen["type"],
+        tensor_types=chosen["tensor_types"],
+        imatrix=chosen["imatrix"] and Path(chosen["imatrix"]),
+        n_threads=chosen["n_threads"],
+        force=chosen["force"],
     )
 
 

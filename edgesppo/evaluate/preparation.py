@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from edgesppo_convert.quant.recipe import RecipeName
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What is asked for: a matrix that is to be made, and a target for the size.
 
@@ -210,6 +210,8 @@ class Preparation:
         on_progress: Callable[[str, int, int], None],
     ) -> CalibrationReport:
         """Make the matrix; on no sample that is held out to judge it."""
+        from edgesppo_convert.output.preconditions import check_target
+
         if self._wishes.has_target:
             _, held_out = split(corpus.samples, candidate.n_vocab)
             kept = {id(sample) for sample in held_out}
@@ -221,7 +223,9 @@ class Preparation:
             run=run,
             on_progress=on_progress,
         )
-        return collect(candidate, corpus, self._matrix, options)
+        with hold(self._matrix):  # `calibrate` may be asked for the same file
+            check_target(self._matrix, force=self._wishes.force)
+            return collect(candidate, corpus, self._matrix, options)
 
     def _allocate(
         self,
