@@ -14,8 +14,6 @@ _Z = 1.96
 # An answer repeats itself if its end is the same text three times or more, of so many characters.
 _TIMES, _AT_LEAST, _LOOKED_AT = 3, 60, 2_000
 _CONTROL_TOKENS = ("<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>", "<mask>")
-
-
 FAILED = "error"  # the finish reason of an answer that there is none of
 
 

@@ -49,9 +49,7 @@ class Report:
     resident: int | None = None
     prefill: dict[int, float] = field(default_factory=dict)  # prompt's tokens -> rate
     decode: dict[int, float] = field(default_factory=dict)  # tokens before the answer -> rate
-    rows: dict[int, float] = field(
-        default_factory=dict
-    )  # rows of a step in an empty context -> rate
+    rows: dict[int, float] = field(default_factory=dict)  # of a step, empty context -> rate
     threads: dict[int, tuple[float, float]] = field(default_factory=dict)  # -> prefill, decode
 
     @property
