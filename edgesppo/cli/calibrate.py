@@ -50,9 +50,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
     "n_dialogues",
     type=click.IntRange(1, 100_000),
     metavar="N",
-    default=64,
-    show_default=True,
-    help="Without a text or dialogues: how many shipped questions the model answers itself.",
+    help="Without a text or dialogues: how many shipped questions the model answers itself."
+    " [default: 64]",
 )
 @click.option(
     "--process-output", is_flag=True, help="Also collect for the output matrix (the embedding)."

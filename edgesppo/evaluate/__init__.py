@@ -17,7 +17,6 @@ from edgesppo.evaluate.calibration import CalibrationOptions, CalibrationReport
 from edgesppo.evaluate.candidate import RunOptions
 from edgesppo.evaluate.measure import Options, measure_divergence, measure_perplexity
 from edgesppo.evaluate.reports import DivergenceReport, PerplexityReport
-from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES
 from edgesppo.evaluate.source import Dialogues, Source, Text, read_optional_source, read_source
 from edgesppo.planning.run_config import Gpu
 from edgesppo.system import validate
@@ -111,7 +110,7 @@ def calibrate(
     *,
     text: Text | None = None,
     dialogues: Dialogues | None = None,
-    n_dialogues: int = DEFAULT_DIALOGUES,
+    n_dialogues: int | None = None,
     process_output: bool = False,
     n_ctx: int | None = None,
     chunks: int | None = None,
@@ -124,7 +123,7 @@ def calibrate(
     """Collect a model's importance matrix into a file that llama-quantize and `convert` take.
 
     Interrupted, the same call goes on where it was. Without a text and dialogues the model answers
-    `n_dialogues` shipped questions, and is calibrated on that.
+    `n_dialogues` shipped questions, by default 64, and is calibrated on that.
 
     Args:
         model: A name, a GGUF file or a checkpoint folder, as in `perplexity`.
@@ -141,7 +140,8 @@ def calibrate(
         NativeError: The model computes NaN; the message names the weight.
     """
     source = read_optional_source(text, dialogues, n_ctx=n_ctx, chunks=chunks)
-    n_dialogues = validate.integer("n_dialogues", n_dialogues, 1, 100_000)
+    if n_dialogues is not None:
+        n_dialogues = validate.integer("n_dialogues", n_dialogues, 1, 100_000)
     for name, flag in (("process_output", process_output), ("force", force)):
         validate.boolean(name, flag)
     validate.callback("on_progress", on_progress)

@@ -14,7 +14,7 @@ from edgesppo.errors import UsageError
 from edgesppo.evaluate.candidate import find_unquantised
 from edgesppo.evaluate.collector import CalibrationOptions, Collector
 from edgesppo.evaluate.importance import HARDLY_SEEN, ImportanceSums, read_sums, write_sums
-from edgesppo.evaluate.self_dialogues import SelfDialogues
+from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 
@@ -55,10 +55,9 @@ def calibrate(
     from edgesppo_convert.output.preconditions import check_target
 
     started, path = time.monotonic(), Path(output)
+    _check_goes_together(model, options)
     target = check_target(path, force=options.force)
     merged = [(str(other), read_sums(Path(other))) for other in options.merge]
-    if model is None and not merged:
-        raise UsageError("give a model to calibrate, or matrices to merge (--merge)")
     with hold(target):
         if model is None:
             report = _write(path, ImportanceSums(), merged, options)
@@ -67,12 +66,30 @@ def calibrate(
             for name, other in merged:
                 other.check(candidate.summary, name)
             own = SelfDialogues(candidate, target)
-            corpus = own.corpus(
-                options.source, options.n_dialogues, options.run, options.on_progress
-            )
+            n_dialogues = options.n_dialogues or DEFAULT_DIALOGUES
+            corpus = own.corpus(options.source, n_dialogues, options.run, options.on_progress)
             report = collect(candidate, corpus, path, options, merged)
             own.remove()
     return replace(report, seconds=time.monotonic() - started)
+
+
+def _check_goes_together(model: str | Path | Found | None, options: CalibrationOptions) -> None:
+    """Raise UsageError for what would have no effect beside the rest."""
+    own = options.n_dialogues is not None
+    if own and options.source is not None:
+        raise UsageError(
+            "n_dialogues (--generate) is for dialogues that the model makes itself; leave it out "
+            f"beside {options.source.origin}"
+        )
+    if model is not None:
+        return
+    if not options.merge:
+        raise UsageError("give a model to calibrate, or matrices to merge (--merge)")
+    if own or options.source is not None or options.process_output:
+        raise UsageError(
+            "without a model matrices are only merged; give the model to calibrate, or leave out "
+            "what it is to be calibrated on, and process_output (--process-output)"
+        )
 
 
 def hold(target: Path) -> filelock.FileLock:

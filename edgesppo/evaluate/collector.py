@@ -19,7 +19,6 @@ from edgesppo.evaluate.candidate import RunOptions, model_hash
 from edgesppo.evaluate.cluster_sums import OnCluster, cluster_squares
 from edgesppo.evaluate.importance import ImportanceSums, PartialSums
 from edgesppo.evaluate.input_sums import InputSums
-from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES
 from edgesppo.system.signals import Terminated, shielded
 
 if TYPE_CHECKING:
@@ -37,13 +36,14 @@ _SAVE_S = 30.0
 class CalibrationOptions:
     """What to calibrate on, and how.
 
-    Without a source the model answers `n_dialogues` shipped questions itself. `merge` names
+    Without a source the model answers `n_dialogues` shipped questions itself, or so many as are
+    usual. `merge` names
     matrices whose sums are added. With `ray`, the machines of a cluster compute. `request` is a
     hash of what was asked for, which the matrix records.
     """
 
     source: Source | None = None
-    n_dialogues: int = DEFAULT_DIALOGUES
+    n_dialogues: int | None = None
     process_output: bool = False
     merge: Sequence[str | Path] = ()
     force: bool = False

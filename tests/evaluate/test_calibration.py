@@ -234,6 +234,9 @@ def test_a_file_that_is_no_matrix_is_not_merged(demo_gguf: Path, tmp_path: Path)
         calibrate(None, tmp_path / "x.gguf", CalibrationOptions(merge=[demo_gguf]))
     with pytest.raises(UsageError, match="give a model to calibrate"):
         calibrate(None, tmp_path / "x.gguf", CalibrationOptions())
+    merging = CalibrationOptions(process_output=True, merge=[demo_gguf])
+    with pytest.raises(UsageError, match="without a model matrices are only merged"):
+        calibrate(None, tmp_path / "x.gguf", merging)
 
 
 def test_an_existing_file_is_replaced_only_on_request(demo_f32: Path, tmp_path: Path) -> None:
@@ -249,6 +252,7 @@ def test_an_existing_file_is_replaced_only_on_request(demo_f32: Path, tmp_path: 
     [
         ({"n_dialogues": 0}, "n_dialogues (--generate) is 0"),
         ({"n_dialogues": "4"}, "n_dialogues"),
+        ({"n_dialogues": 4, "text": "Hello! " * 999}, "leave it out beside the text"),
         ({"merge": "c.gguf"}, "merge is 'c.gguf', expected a list of files"),
         ({"force": "no"}, "force"),
         ({"process_output": 1}, "process_output"),
