@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.evaluate.calibration import CalibrationReport
-    from edgesppo.evaluate.preparation import Wishes
+    from edgesppo.evaluate.preparation import PreparationOptions
     from edgesppo.evaluate.target_size import Allocation
 
 _option = functools.partial(click.option, cls=Headed, heading="Quality")
@@ -145,7 +145,7 @@ def improved(
     if not found.is_checkpoint:  # the conversion says what it is instead, and what to do
         yield None
         return
-    with Preparation(found, Path(output), target, _wishes(quality, chosen)) as preparation:
+    with Preparation(found, Path(output), target, _options(quality, chosen)) as preparation:
         title = "Making a copy to measure on"
         with conversion_progress(title) as on_convert, stage_meters() as on_progress:
             prepared = preparation.run(on_convert, on_progress)
@@ -160,12 +160,12 @@ def improved(
         preparation.remove_leftovers()
 
 
-def _wishes(quality: dict[str, Any], chosen: dict[str, Any]) -> Wishes:
-    from edgesppo.evaluate.preparation import Wishes
+def _options(quality: dict[str, Any], chosen: dict[str, Any]) -> PreparationOptions:
+    from edgesppo.evaluate.preparation import PreparationOptions
     from edgesppo.evaluate.source import read_optional_source
 
     text, dialogues = (quality[name] and Path(quality[name]) for name in ("text", "dialogues"))
-    return Wishes(
+    return PreparationOptions(
         calibrate=quality["calibrate"],
         target_size=quality["target_size"],
         target_bpw=quality["target_bpw"],

@@ -14,7 +14,7 @@ from edgesppo.errors import UsageError
 from edgesppo.evaluate.candidate import find_unquantised
 from edgesppo.evaluate.collector import CalibrationOptions, Collector
 from edgesppo.evaluate.importance import HARDLY_SEEN, ImportanceSums, read_sums, write_sums
-from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
+from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues, remove_dialogues
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 
@@ -69,7 +69,7 @@ def calibrate(
             n_dialogues = options.n_dialogues or DEFAULT_DIALOGUES
             corpus = own.corpus(options.source, n_dialogues, options.run, options.on_progress)
             report = collect(candidate, corpus, path, options, merged)
-            own.remove()
+            remove_dialogues(target)
     return replace(report, seconds=time.monotonic() - started)
 
 

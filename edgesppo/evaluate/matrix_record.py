@@ -52,8 +52,8 @@ class MatrixRecord:
     """The file beside an output that has what was measured, by matrix."""
 
     def __init__(self, output: Path, fingerprint: str) -> None:
-        self._path = output.with_name(f".{output.name}.edgesppo-sensitivity")
-        self._record = Record(self._path, {"version": _VERSION, "fingerprint": fingerprint})
+        head = {"version": _VERSION, "fingerprint": fingerprint}
+        self._record = Record(_path(output), head)
         self.known = {line["name"]: _measured(line) for line in self._record.read()}
 
     def add(self, found: MeasuredMatrix) -> None:
@@ -61,9 +61,14 @@ class MatrixRecord:
         self.known[found.name] = found
         self._record.write(map(asdict, self.known.values()))
 
-    def remove(self) -> None:
-        """Remove the file; what it has is needed no more."""
-        self._path.unlink(missing_ok=True)
+
+def remove_record(output: Path) -> None:
+    """Remove what is recorded beside `output`, if anything is."""
+    _path(output).unlink(missing_ok=True)
+
+
+def _path(output: Path) -> Path:
+    return output.with_name(f".{output.name}.edgesppo-sensitivity")
 
 
 def _measured(line: dict[str, Any]) -> MeasuredMatrix:

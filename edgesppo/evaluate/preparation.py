@@ -26,7 +26,8 @@ from edgesppo.evaluate.calibration import (
 )
 from edgesppo.evaluate.candidate import RunOptions, find_candidate, unquantised_type
 from edgesppo.evaluate.importance import read_sums, request_of, write_part
-from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
+from edgesppo.evaluate.matrix_record import remove_record
+from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues, remove_dialogues
 from edgesppo.evaluate.sensitivity import split
 from edgesppo.evaluate.target import Target
 from edgesppo.evaluate.target_size import Allocation, Allocator
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class PreparationOptions:
     """What is asked for: a matrix that is to be made, and a target for the size.
 
     The target is bytes of the file, or bits per weight. `source` is what to measure on; None is the
@@ -86,15 +87,16 @@ class Preparation:
     and OutputError.
     """
 
-    def __init__(self, checkpoint: Found, output: Path, target: Path, wishes: Wishes) -> None:
+    def __init__(
+        self, checkpoint: Found, output: Path, target: Path, options: PreparationOptions
+    ) -> None:
         self._checkpoint = checkpoint
         self._output = output
         self._target = target  # the output without links
-        self._wishes = wishes
+        self._options = options
         self._type = unquantised_type(checkpoint)
         self._copy = converted.TemporaryCopy(target, converted.copy_of(checkpoint, self._type))
         self._candidate: Candidate | None = None
-        self._own: SelfDialogues | None = None
         self._allocator: Allocator | None = None
         self._check()
 
@@ -112,37 +114,37 @@ class Preparation:
     def _check(self) -> None:
         from edgesppo_convert.output.preconditions import check_target
 
-        wishes = self._wishes
-        target = self._planned(wishes.imatrix)
+        options = self._options
+        target = self._planned(options.imatrix)
         self._layers = planned_layers(target.outlook)
-        if wishes.has_target:
+        if options.has_target:
             target.check()
-        if wishes.calibrate and not self._is_made:
-            check_target(self._matrix, force=wishes.force)
-        if not wishes.has_target or (wishes.imatrix is None and not wishes.calibrate):
+        if options.calibrate and not self._is_made:
+            check_target(self._matrix, force=options.force)
+        if not options.has_target or (options.imatrix is None and not options.calibrate):
             return
-        if wishes.imatrix is not None:
-            read_sums(wishes.imatrix)  # the older format cannot be written in part: refuse it early
-            if _is_same(self._used, wishes.imatrix):
+        if options.imatrix is not None:
+            read_sums(options.imatrix)  # refuses the older format, which cannot be written in part
+            if _is_same(self._used, options.imatrix):
                 raise UsageError(
                     f"{self._used} is where the part of the importance matrix that is used will be "
                     "written; give the matrix another name, or choose another output"
                 )
         if request_of(self._used) != self._used_request:
-            check_target(self._used, force=wishes.force)
+            check_target(self._used, force=options.force)
 
     def _planned(self, imatrix: Path | None) -> Target:
         """The target for what the conversion would write. Raises BadOverride, too."""
         from edgesppo_convert import look_ahead
 
-        wishes = self._wishes
+        options = self._options
         outlook = look_ahead(
             self._checkpoint.path,
-            type=wishes.type,
-            tensor_types=wishes.tensor_types,
+            type=options.type,
+            tensor_types=options.tensor_types,
             imatrix=imatrix,
         )
-        return Target(outlook, wishes.target_size, wishes.target_bpw)
+        return Target(outlook, options.target_size, options.target_bpw)
 
     @property
     def _matrix(self) -> Path:
@@ -161,12 +163,12 @@ class Preparation:
     def _request(self) -> str:
         """A hash of what the matrix is asked for with; the checkpoint's is that of its copies."""
         contents = converted.copy_of(self._checkpoint, "bf16").stem.rpartition("-")[2]
-        return request_hash(contents, self._wishes.source, has_target=self._wishes.has_target)
+        return request_hash(contents, self._options.source, has_target=self._options.has_target)
 
     @cached_property
     def _used_request(self) -> str:
         """A hash that tells the part that an earlier run wrote from files of others."""
-        imatrix = self._wishes.imatrix
+        imatrix = self._options.imatrix
         whole = self._request.encode() if imatrix is None else imatrix.read_bytes()
         return hashlib.sha256(b"the part that is used of " + whole).hexdigest()
 
@@ -184,20 +186,20 @@ class Preparation:
 
         Raises UsageError, OutOfMemory, OutputError and NativeError.
         """
-        wishes, done = self._wishes, Prepared(self._wishes.imatrix)
-        run = RunOptions(wishes.n_threads, on_convert=self._copy.recording(on_convert))
-        if wishes.calibrate:
+        options, done = self._options, Prepared(self._options.imatrix)
+        run = RunOptions(options.n_threads, on_convert=self._copy.recording(on_convert))
+        if options.calibrate:
             done.imatrix = self._matrix
             if self._is_made:
                 done.report = report_on(self._matrix, read_sums(self._matrix), self._layers)
-        if done.report is not None and not wishes.has_target:
+        if done.report is not None and not options.has_target:
             return done
         self._candidate = find_candidate(self._checkpoint, run, type=self._type)
-        self._own = SelfDialogues(self._candidate, self._target)
-        corpus = self._own.corpus(wishes.source, DEFAULT_DIALOGUES, run, on_progress)
-        if wishes.calibrate and done.report is None:
+        own = SelfDialogues(self._candidate, self._target)
+        corpus = own.corpus(options.source, DEFAULT_DIALOGUES, run, on_progress)
+        if options.calibrate and done.report is None:
             done.report = self._calibrate(self._candidate, corpus, run, on_progress)
-        if wishes.has_target:
+        if options.has_target:
             done.allocation = self._allocate(self._candidate, corpus, done.imatrix, on_progress)
             done.imatrix = self._used_part(done.imatrix, done.allocation)
         return done
@@ -212,19 +214,19 @@ class Preparation:
         """Make the matrix; on no sample that is held out to judge it."""
         from edgesppo_convert.output.preconditions import check_target
 
-        if self._wishes.has_target:
+        if self._options.has_target:
             _, held_out = split(corpus.samples, candidate.n_vocab)
             kept = {id(sample) for sample in held_out}
             rest = tuple(sample for sample in corpus.samples if id(sample) not in kept)
             corpus = replace(corpus, samples=rest)
         options = CalibrationOptions(
-            process_output=self._wishes.has_target,
+            process_output=self._options.has_target,
             request=self._request,
             run=run,
             on_progress=on_progress,
         )
         with hold(self._matrix):  # `calibrate` may be asked for the same file
-            check_target(self._matrix, force=self._wishes.force)
+            check_target(self._matrix, force=self._options.force)
             return collect(candidate, corpus, self._matrix, options)
 
     def _allocate(
@@ -257,12 +259,11 @@ class Preparation:
         return self._used
 
     def remove_leftovers(self) -> None:
-        """Remove what was kept to resume, and the copy, which is as large as the checkpoint."""
+        """Remove what this run or an earlier one kept to resume, and the copy, which is large."""
         if self._allocator is not None:
             self._allocator.close()
-            self._allocator.remove_record()
-        if self._own is not None:
-            self._own.remove()
+        remove_record(self._target)
+        remove_dialogues(self._target)
         if self._candidate is not None:
             self._candidate.release()
         self._copy.remove()

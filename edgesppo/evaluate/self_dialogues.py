@@ -35,9 +35,8 @@ class SelfDialogues:
     """The dialogues of one model, recorded in a file beside `output`."""
 
     def __init__(self, candidate: Candidate, output: Path) -> None:
-        self.path = output.with_name(f".{output.name}.edgesppo-dialogues")
         self._candidate = candidate
-        self._record = Record(self.path, {"model": model_hash(candidate)})
+        self._record = Record(_path(output), {"model": model_hash(candidate)})
 
     def generate(
         self, n: int, run: RunOptions, on_progress: Callable[[int, int], None]
@@ -83,9 +82,14 @@ class SelfDialogues:
             for line in self._record.read()
         ]
 
-    def remove(self) -> None:
-        """Remove the record."""
-        self.path.unlink(missing_ok=True)
+
+def remove_dialogues(output: Path) -> None:
+    """Remove the dialogues that are recorded beside `output`, if there are any."""
+    _path(output).unlink(missing_ok=True)
+
+
+def _path(output: Path) -> Path:
+    return output.with_name(f".{output.name}.edgesppo-dialogues")
 
 
 def _event(dialogue: list[Message]) -> dict[str, str]:

@@ -119,10 +119,6 @@ class Allocator:
         """Close the model file."""
         self._file.close()
 
-    def remove_record(self) -> None:
-        """Remove the measured divergences, which are needed no more."""
-        self._record.remove()
-
     def allocate(
         self,
         budget: int,

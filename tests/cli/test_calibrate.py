@@ -67,7 +67,10 @@ def test_convert_calibrates_and_uses_its_matrix_again(dialogues: Path, tmp_path:
     before = (tmp_path / "demo.imatrix.gguf").stat().st_mtime_ns
     written = output.read_bytes()
     output.unlink()
+    left = tmp_path / ".demo.gguf.edgesppo-dialogues"  # of a run that was killed later
+    left.touch()
     assert run(*words).exit_code == 0
+    assert not left.exists()
     assert (tmp_path / "demo.imatrix.gguf").stat().st_mtime_ns == before
     assert output.read_bytes() == written
 
