@@ -125,42 +125,34 @@ class Stop(Exception):
     """Ends a run as a kill does: nothing catches it."""
 
 
-def _stopping(after: int, error: Callable[[], BaseException]) -> Callable[[str, int, int], None]:
+def _stopping(after: int, error: BaseException) -> Callable[[str, int, int], None]:
     def report(_stage: str, done: int, _total: int) -> None:
         if done == after:
-            raise error()
+            raise error
 
     return report
 
 
-def _terminated() -> Terminated:
-    return Terminated(signal.SIGTERM)
-
-
-@pytest.mark.parametrize(
-    ("interrupt", "interrupted"),
-    [(KeyboardInterrupt, KeyboardInterrupt), (_terminated, Terminated), (Stop, Stop)],
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated(signal.SIGTERM), Stop()])
 def test_an_interrupted_run_goes_on_where_it_was(
     demo_f32: Path,
     matrix: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    interrupt: Callable[[], BaseException],
-    interrupted: type[BaseException],
+    error: BaseException,
 ) -> None:
     monkeypatch.setattr(collector, "_SAVE_S", 0.0)
     path = tmp_path / "matrix.gguf"
     options = CalibrationOptions(
-        read_source(TEXT, n_ctx=64, chunks=4), on_progress=_stopping(3, interrupt)
+        read_source(TEXT, n_ctx=64, chunks=4), on_progress=_stopping(3, error)
     )
-    with pytest.raises(interrupted) as stopped:
+    with pytest.raises(type(error)) as stopped:
         calibrate(demo_f32, path, options)
     assert not path.exists()
-    if interrupted is KeyboardInterrupt:
+    if not isinstance(error, Stop):
         assert "3 of 4 samples are kept" in str(stopped.value)
     report = calibrate(demo_f32, path, OPTIONS)
-    assert report.resumed == (2 if interrupted is Stop else 3)
+    assert report.resumed == (2 if isinstance(error, Stop) else 3)
     assert _same(read_sums(path), read_sums(matrix))
     assert [file.name for file in tmp_path.iterdir()] == ["matrix.gguf"]
 
@@ -185,7 +177,7 @@ def test_what_was_kept_and_is_damaged_is_not_used(demo_f32: Path, tmp_path: Path
     options = CalibrationOptions(read_source(TEXT, n_ctx=32, chunks=2))
     path = tmp_path / "matrix.gguf"
     stopped = CalibrationOptions(
-        read_source(TEXT, n_ctx=32, chunks=2), on_progress=_stopping(1, KeyboardInterrupt)
+        read_source(TEXT, n_ctx=32, chunks=2), on_progress=_stopping(1, KeyboardInterrupt())
     )
     with pytest.raises(KeyboardInterrupt):
         calibrate(demo_f32, path, stopped)
@@ -201,7 +193,7 @@ def test_what_was_kept_and_is_damaged_is_not_used(demo_f32: Path, tmp_path: Path
 
 def test_what_was_kept_for_other_options_is_not_used(demo_f32: Path, tmp_path: Path) -> None:
     path = tmp_path / "matrix.gguf"
-    stop = _stopping(1, KeyboardInterrupt)
+    stop = _stopping(1, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         calibrate(
             demo_f32,
