@@ -47,6 +47,7 @@ class KVCache:
 
     def __init__(self, context: Context, n_seqs: int, n_swa: int) -> None:
         self.n_ctx = context.n_ctx
+        self.n_seqs = n_seqs
         self._context = context
         self._n_swa = n_swa
         self._slots = [Slot(seq) for seq in range(n_seqs)]

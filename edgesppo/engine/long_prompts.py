@@ -46,6 +46,11 @@ class LongPrompts:
         self.notice: str | None = None
         self._rests_until = 0.0  # by time.monotonic()
 
+    @property
+    def most_needed(self) -> int:
+        """So many tokens are long wherever they begin, if no answers run beside; 0 if none are."""
+        return 0 if self._least is None else self._least + self._n_ctx // _FETCHED
+
     def n_long(self, request: Request, n: int, beside: bool) -> int:
         """How many of a prompt's next `n` tokens the second context computes.
 

@@ -10,7 +10,7 @@ from edgesppo.engine.part import add_answer, add_prompt
 from edgesppo.engine.shared_prompts import SharedPrompts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from edgesppo.engine.kv_cache import KVCache
     from edgesppo.engine.part import Part
@@ -38,6 +38,7 @@ class Scheduler:
     next turn is twice as long, since its prompt is prefilled again.
 
     Of prompts that begin alike, the first computes what they share, and the others begin after it.
+    Meanwhile those behind them may start, but leave a free slot for them.
 
     A `slice` says how many prompt tokens go into a step, beside running answers above all.
     """
@@ -69,6 +70,8 @@ class Scheduler:
         for request in [*self._waiting]:
             if request.finish_reason is not None or request in self._running:
                 self._waiting.remove(request)
+            else:
+                request.slot = None  # it was being started, or put back
         self.drop_unwanted()
         for request in [*self._running]:
             if request.is_full:
@@ -91,27 +94,42 @@ class Scheduler:
             self._shared.ends.clear()
         if not self._waiting:
             return
-        self._admit_waiting()
-        if self._shared.ends and not self._cache.n_free:  # nobody could begin where one stops
-            self._shared.ends.clear()
+        now = time.perf_counter()
+        if self._cache.n_free or any(request.had_turn(now) for request in self._running):
+            self._admit_waiting()
+            self._shared.limit_ends(0 if self._crowded else self._cache.n_free)
 
     def _admit_waiting(self) -> None:
-        held_back: list[Request] = []
-        while len(self._waiting) > len(held_back):
+        held_back: set[Request] = set()
+        while True:
             n_running = collections.Counter(request.salt for request in self._running)
-            firsts: dict[str, Request] = {}
-            for request in self._waiting:
-                if request.salt in firsts or request in held_back:
-                    continue
-                if self._shared.holds_back(request, self._running):
-                    held_back.append(request)
-                else:
-                    firsts[request.salt] = request
-            order = sorted(firsts.values(), key=lambda request: n_running[request.salt])
+            order = sorted(self._firsts(held_back), key=lambda request: n_running[request.salt])
             if any(map(self._start, order)):
                 continue
             if not order or not self._make_way(order[0], n_running):
                 return
+
+    def _firsts(self, held_back: set[Request]) -> list[Request]:
+        """The first request of each salt that need not wait for another one's prompt.
+
+        Those that do are `held_back`, and are not asked again. Of their salt, no other one takes
+        the last free slot, or comes before as many of them as there are slots.
+        """
+        n_free = self._cache.n_free
+        firsts: dict[str, Request | None] = {}
+        n_held: collections.Counter[str] = collections.Counter()
+        for request in self._waiting:
+            salt = request.salt
+            if salt in firsts:
+                continue
+            if request in held_back or self._shared.holds_back(request, self._running):
+                held_back.add(request)
+                n_held[salt] += 1
+                if n_free < 2 or n_held[salt] >= self._cache.n_seqs:
+                    firsts[salt] = None
+            else:
+                firsts[salt] = request
+        return [request for request in firsts.values() if request is not None]
 
     def _start(self, request: Request) -> bool:
         """Start a waiting request; False if there is no room for it."""
@@ -172,7 +190,8 @@ class Scheduler:
         prefilling = [request for request in self._running if not request.is_answering]
         beside = len(prefilling) < len(self._running)
         found = []
-        for request, share in self._shares(prefilling, self._slice.n_tokens(beside=beside)):
+        room = self._slice.n_tokens(beside=beside)
+        for request, share in self._shares(prefilling, room, {}):
             if n := _n_long(request, share, n_long, beside=beside):
                 found.append((request, request.n_done + n))
         return found
@@ -196,28 +215,28 @@ class Scheduler:
             beside = bool(answering)
             most = self._slice.n_tokens(beside=beside)
             room = min(most - sum(apart.values()), batch.capacity - len(batch))
-            for request, share in self._shares(prefilling, room, served=apart):
+            for request, share in self._shares(prefilling, room, apart):
                 if not _n_long(request, share, n_long, beside=beside):
                     parts.append(add_prompt(batch, request, share))
         return parts
 
     def _shares(
-        self, prefilling: list[Request], room: int, served: Container[Request] = ()
+        self, prefilling: list[Request], room: int, apart: Mapping[Request, int]
     ) -> Iterator[tuple[Request, int]]:
         """How many prompt tokens of each request go into a batch that has `room` for so many.
 
-        The prompt with the fewest left comes first: it need not wait for a long one. So that the
-        oldest prompt is never left behind for good, a part of the room is its own, unless it is
-        among those that were `served` in this step already. What is not done with this step takes
-        no more than a newcomer can wait for.
+        The prompt with the fewest to compute comes first: it need not wait for a long one. So that
+        the oldest prompt is never left behind for good, a part of the room is its own, unless it
+        is among those of which so many tokens were computed `apart` in this step already. What is
+        not done with this step takes no more in all than a newcomer can wait for.
         """
         oldest = prefilling[0] if prefilling else None
-        reserved = 0 if oldest in served else room // _OLDEST_SHARE
-        for request in sorted(prefilling, key=lambda request: request.n_left):
-            left = self._shared.end(request) - request.n_done
+        reserved = 0 if oldest in apart else room // _OLDEST_SHARE
+        for request in sorted(prefilling, key=self._shared.n_left):
+            left = self._shared.n_left(request)
             share = min(left, room if request is oldest else room - reserved)
             if share < left:
-                share = min(share, self._slice.of_long)
+                share = min(share, self._slice.of_long - apart.get(request, 0))
             if request is oldest:
                 reserved = 0
             if share > 0:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # A prompt waits if it can reuse so many more tokens then, or half of its own. For fewer, the step
 # that it waits for takes as long as what it saves.
 _WORTH_WAITING = 16
+# But not for the few with which every chat begins.
+_LEAST_SHARED = 7
 
 
 class SharedPrompts:
@@ -29,14 +31,22 @@ class SharedPrompts:
         self._cache = cache
         self.ends: dict[Request, int] = {}
 
-    def end(self, request: Request) -> int:
-        """How far a request's prompt is computed for now."""
+    def n_left(self, request: Request) -> int:
+        """How many tokens of a request's prompt are to be computed for now."""
+        return self._end(request) - request.n_done
+
+    def limit_ends(self, most: int) -> None:
+        """Let no more prompts stop than there are others that can begin where they do."""
+        while len(self.ends) > most:
+            self.ends.popitem()
+
+    def _end(self, request: Request) -> int:
         return self.ends.get(request, len(request.tokens))
 
     def holds_back(self, request: Request, running: Iterable[Request]) -> bool:
         """Whether a request waits, as one of the `running` computes what its prompt begins with."""
         tokens = request.tokens
-        least = min(_WORTH_WAITING, len(tokens) // 2)
+        least = min(_WORTH_WAITING, max(_LEAST_SHARED, len(tokens) // 2))
         for other in running:
             if other.is_answering or other.salt != request.salt:
                 continue
@@ -44,6 +54,6 @@ class SharedPrompts:
             if n <= max(other.n_done, least - 1):
                 continue
             if n - self._cache.count_cached(tokens, request.salt) >= least:
-                self.ends[other] = min(n, self.end(other))
+                self.ends[other] = min(n, self._end(other))
                 return True
         return False

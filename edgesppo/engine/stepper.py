@@ -46,11 +46,11 @@ class Stepper:
         self.batch = Batch(self.context.n_batch)
         self.runner = Runner(self.context, config.threads_started(params), pace)
         self.cache = KVCache(self.context, params.n_seqs, model.weights.n_swa)
-        whole = self.batch.capacity
-        least_of_long = whole if params.n_seqs == 1 else max(LEAST_OF_LONG, plain_from or 0)
-        self.slice = PrefillSlice(whole, least_of_long)
-        self.schedule = Scheduler(self.cache, self.slice)
         self.long_prompts = LongPrompts(model, self.context, plain_from, pace)
+        whole = self.batch.capacity
+        least_of_long = max(LEAST_OF_LONG, self.long_prompts.most_needed)
+        self.slice = PrefillSlice(whole, whole if params.n_seqs == 1 else least_of_long)
+        self.schedule = Scheduler(self.cache, self.slice)
         self.noticing: list[LongPrompts | Pace] = [
             self.long_prompts,
             *([pace] if pace is not None else []),

@@ -8,11 +8,14 @@ import pytest
 
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
+from edgesppo.engine.scheduler import Scheduler
 from edgesppo.llama.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from edgesppo.engine.request import Request
 
 FEW = SamplingParams(temperature=0, max_tokens=4)
 MANY = SamplingParams(temperature=0, max_tokens=7000)
@@ -115,4 +118,32 @@ def test_as_many_make_way_for_another_salt_as_it_needs_cells(model: Model) -> No
     for request in ada:
         assert request.n_prefilled == request.n_prompt
         assert request.prefilled_at <= request.first_token_at, "the first time counts"
+    engine.close()
+
+
+def test_an_interrupt_while_one_makes_way_leaves_no_slot_to_two(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(model, n_seqs=1, draft_costs=None)
+    ada = engine.add(engine.prepare(prompt(model, 8), MANY, salt="ada"))
+    engine.step()
+    ada.turn_s = 0.0
+    bob = engine.add(engine.prepare(prompt(model, 8), FEW, salt="bob"))
+
+    def interrupted(schedule: Scheduler, request: Request) -> None:
+        schedule._running.remove(request)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "_put_back", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    ada.turn_s = 3600.0
+    engine._schedule.recover()
+    assert ada.slot is None
+    engine.step()
+    engine.cancel(ada)
+    while bob.finish_reason is None:
+        assert not engine._cache.n_free
+        engine.step()
     engine.close()

@@ -25,6 +25,7 @@ from edgesppo.engine import (
     request,
     runner,
     scheduler,
+    shared_prompts,
     stepper,
 )
 from edgesppo.engine.engine import Engine
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     *(chat, engine, generation, history, kv_cache, long_prompts, prefill_context, prefill_slice),
-    *(request, runner, scheduler, stepper),
+    *(request, runner, scheduler, shared_prompts, stepper),
 )
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgesppo import SamplingParams
 from edgesppo.engine import prefill_slice
 from edgesppo.engine.engine import Engine
+from edgesppo.engine.long_prompts import _FETCHED
 from edgesppo.engine.prefill_slice import LEAST, LEAST_OF_LONG, PAUSE_S, WAIT_S, PrefillSlice
 
 if TYPE_CHECKING:
@@ -69,14 +70,17 @@ def test_a_fast_machine_takes_several_prompts_in_one_step(demo: LoadedModel) -> 
     engine.close()
 
 
-@pytest.mark.parametrize(("n_seqs", "n"), [(1, 300), (2, LEAST_OF_LONG)])
+@pytest.mark.parametrize(
+    ("n_seqs", "plain_from", "n"),
+    [(1, None, 300), (2, None, LEAST_OF_LONG), (2, 200, 200 + 512 // _FETCHED)],
+)
 def test_a_long_prompt_leaves_room_for_who_may_come_beside_it(
-    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch, n_seqs: int, n: int
+    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch, n_seqs: int, plain_from: int | None, n: int
 ) -> None:
     monkeypatch.setattr(prefill_slice, "WAIT_S", 0.0)  # as on a slow machine
-    engine = Engine(
-        demo._interior.engine.model, n_ctx=512, n_seqs=n_seqs, n_batch=300, draft_costs=None
-    )
+    sizes: dict[str, Any] = {"n_ctx": 512, "n_seqs": n_seqs, "n_batch": 300}
+    model = demo._interior.engine.model
+    engine = Engine(model, plain_from=plain_from, draft_costs=None, **sizes)
     long = engine.add(engine.prepare([2, *([300, 301, 302] * 130)], FEW))
     engine.step()
     assert long.n_prefilled == n

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo import SamplingParams
+from edgesppo.engine import prefill_slice
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
 
@@ -88,10 +89,49 @@ def test_what_begins_otherwise_or_under_another_salt_does_not_wait(
     first, second = prompts(model, 600, 9, 2)
     add(engine, first)
     waiting = add(engine, second)
-    others = [add(engine, [model.bos, *range(400, 420)]), add(engine, second, salt="bob")]
+    others = [add(engine, [model.bos, 555]), add(engine, second, salt="bob")]
     engine.step()
     assert waiting.slot is None
     assert None not in [request.slot for request in others]
+
+
+def test_who_is_behind_one_that_waits_may_start_but_leaves_it_a_place(
+    model: Model, engine: Engine
+) -> None:
+    first, second = prompts(model, 600, 9, 2)
+    leader, waiting = add(engine, first, MANY), add(engine, second)
+    behind = [add(engine, [model.bos, 400 + n], MANY) for n in range(3)]
+    engine.step()
+    assert [request.slot is None for request in (waiting, *behind)] == [True, False, False, True]
+    while waiting.finish_reason is None:
+        engine.step()
+    assert {request.finish_reason for request in (leader, *behind)} == {None}
+
+
+def test_what_others_wait_for_comes_first(
+    model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefill_slice, "PAUSE_S", 0.0)  # as on a slow machine
+    running = add(engine, [model.bos, 400], MANY)
+    while not running.n_generated:
+        engine.step()
+    middle = add(engine, [model.bos, *([450] * 300)])
+    long, _ = prompts(model, 40, 400, 2)
+    add(engine, long)
+    waiting = add(engine, [*long[:40], 501])
+    engine.step()
+    engine.step()
+    assert (waiting.n_cached, waiting.n_generated) == (40, 1)
+    assert not middle.n_generated
+
+
+def test_no_more_prompts_stop_than_others_can_begin(model: Model) -> None:
+    engine = Engine(model, n_seqs=3, draft_costs=None)
+    all_ids = prompts(model, 60, 20, 2)
+    requests = [add(engine, ids, salt=salt) for salt in ("ada", "bob") for ids in all_ids]
+    engine.step()
+    assert [request.n_prefilled for request in requests] == [60, 0, 80, 0]
+    engine.close()
 
 
 def test_a_prompt_does_not_stop_for_others_that_could_not_begin_there(model: Model) -> None:
