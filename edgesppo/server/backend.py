@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.kv_snapshot import Binding
 
-# Memory is often short for a moment only: how often a step is tried, and seconds between.
-_TRIES, _RECOVERY_S = 4, 1.0
+# Memory is often short for a moment only: for so many seconds, a step may be tried again.
+_TRIED_S = 3.0
 
 
 class Backend:
@@ -55,6 +55,7 @@ class Backend:
         self._users = threading.Condition()  # guards these two
         self._n_users = 0  # the threads that prepare an answer
         self._is_closed = False
+        self._short_since: float | None = None  # when memory ran short for a step, while it is
         self.created = int(loaded.path.stat().st_mtime)
 
     def params(self, sampling: dict[str, Any]) -> SamplingParams:
@@ -153,20 +154,25 @@ class Backend:
         if same < len(answer):
             self._engine.shorten(request, request.n_prompt + same)
 
-    def step(self) -> None:
+    def step(self) -> bool:
         """Compute one batch for all answers that were begun.
 
-        Where the machine has no memory for it, it tries again for some seconds.
+        Returns whether memory was short for it and it is to be tried again. Raises OutOfMemory or
+        MemoryError where it has been so for some seconds.
         """
-        for n in range(_TRIES):
-            try:
-                self._engine.step()
-                break
-            except (MemoryError, OutOfMemory):
-                if n == _TRIES - 1:
-                    raise
-                time.sleep(_RECOVERY_S)
+        now = time.monotonic()
+        try:
+            self._engine.step()
+        except (MemoryError, OutOfMemory):
+            if self._short_since is None:
+                self._short_since = now
+            if now - self._short_since < _TRIED_S:
+                return True
+            self._short_since = None
+            raise
+        self._short_since = None
         self._engine.tell()
+        return False
 
     @property
     def n_running(self) -> int:

@@ -132,13 +132,20 @@ class Jobs:
     def _has_work(self) -> bool:
         return bool(self._stopping or self._running or len(self._queue))
 
+    def rest(self, seconds: float) -> None:
+        """Wait for some time, but no longer than until an answer is cancelled, or it is to stop."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopping or any(job.cancelled for job in self._running), seconds
+            )
+
     def wake(self) -> None:
-        """Have `wait` look again."""
+        """Have `wait` and `rest` look again."""
         with self._changed:
             self._changed.notify()
 
     def stop(self) -> list[Job]:
-        """Have `wait` return False; returns the answers that have begun."""
+        """End a `rest`, and have `wait` return False; returns the answers that have begun."""
         with self._changed:
             self._stopping = True
             self._changed.notify()

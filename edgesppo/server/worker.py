@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from edgesppo.server.snapshots import Snapshots
 
 LOADING, OK, DRAINING, FAILED, STOPPED = "loading", "ok", "draining", "failed", "stopped"
+# Seconds until a step for which memory was short is tried again.
+_RECOVERY_S = 1.0
 # Seconds for the thread to notice that nobody waits for it any more.
 _LAST_S = 1.0
 logger = logging.getLogger("edgesppo.server")
@@ -196,8 +198,9 @@ class Worker:
         for job, _ in deliveries:
             self._end(job)
         self._admit(backend, deliveries)
+        memory_is_short = False
         try:
-            backend.step()
+            memory_is_short = backend.step()
         except BadModelFile:  # no step will succeed any more
             raise
         except Exception as error:  # nothing was computed for anyone
@@ -210,10 +213,18 @@ class Worker:
         self._jobs.remove_over()
         self._metrics.steps.inc()
         self._deliver(deliveries)
+        if memory_is_short:
+            self._jobs.rest(_RECOVERY_S)
 
     def _admit(self, backend: Backend, deliveries: Deliveries) -> None:
-        """Begin waiting answers while there is room for them."""
-        while (job := self._jobs.begin_next(backend.n_seqs)) is not None:
+        """Begin waiting answers while there is room for them.
+
+        Those that wait in the engine, for what another one computes, take no sequence: as many
+        others may begin, but no more than there are sequences.
+        """
+        n_waiting = max(0, self._jobs.n_running - backend.n_running)
+        n_places = backend.n_seqs + min(n_waiting, backend.n_seqs)
+        while (job := self._jobs.begin_next(n_places)) is not None:
             assert job.generation is not None, "it was prepared"
             try:
                 backend.begin(job.generation)

@@ -21,7 +21,7 @@ import edgesppo
 from edgesppo.engine import request
 from edgesppo.engine.runner import Runner
 from edgesppo.errors import BadModelFile, OutOfMemory
-from edgesppo.server import backend, jobs
+from edgesppo.server import backend, jobs, worker
 from edgesppo.server.backend import Backend
 from edgesppo.server.settings import Deadlines
 from tests.support.command_line import CAPITAL
@@ -141,6 +141,28 @@ def test_a_request_for_more_answers_than_there_are_sequences_waits(server: Live)
     assert answer.json()["usage"]["completion_tokens"] == 20
 
 
+def test_a_question_does_not_wait_for_answers_that_wait_for_their_prompt(
+    babbler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, asked = Backend.step, threading.Event()
+    seen = set()  # how many answers have a sequence, and how many wait
+
+    def watched(backend: Backend) -> None:
+        step(backend)
+        seen.add((server.worker.n_running, server.worker.n_waiting))
+        asked.wait(30)
+
+    monkeypatch.setattr(Backend, "step", watched)
+    with live(babbler, parallel=3) as server, ThreadPoolExecutor() as pool:
+        three = pool.submit(server.chat, "word " * 500, n=3, max_tokens=3)
+        server.wait_until(lambda: server.worker.n_running == 1)
+        short = pool.submit(server.chat, "Hello", max_tokens=3)
+        server.wait_until(lambda: server.worker.n_waiting == 3)
+        asked.set()
+        assert (three.result().status_code, short.result().status_code) == (200, 200)
+    assert (2, 2) in seen
+
+
 def test_a_reader_that_takes_nothing_is_dropped_and_holds_nobody_up(server: Live, raw: Any) -> None:
     connection = raw(body("Hello", stream=True, max_tokens=7000))
     server.wait_until(lambda: server.worker.n_running == 1)
@@ -233,7 +255,7 @@ def test_a_fault_ends_an_answer_and_not_the_server(
     code: str,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("edgesppo.server"), "propagate", True)
-    monkeypatch.setattr(backend, "_RECOVERY_S", 0)
+    monkeypatch.setattr(backend, "_TRIED_S", 0)
 
     def fail(*_: object) -> None:
         raise fault
@@ -250,7 +272,7 @@ def test_a_fault_ends_an_answer_and_not_the_server(
 def test_a_step_is_tried_again_where_memory_was_short_for_a_moment(
     server: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "_RECOVERY_S", 0)
+    monkeypatch.setattr(worker, "_RECOVERY_S", 0)
     run, faults = Runner.run, [MemoryError(), OutOfMemory("of the test")]
 
     def short(runner: Runner, *args: Any) -> None:
@@ -261,6 +283,22 @@ def test_a_step_is_tried_again_where_memory_was_short_for_a_moment(
     monkeypatch.setattr(Runner, "run", short)
     assert server.chat("Hi", max_tokens=5).json()["usage"]["completion_tokens"] == 5
     assert not faults
+
+
+def test_who_goes_away_while_memory_is_short_ends_the_wait_for_it(
+    server: Live, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_TRIED_S", 600)
+    monkeypatch.setattr(worker, "_RECOVERY_S", 600)
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Runner, "run", short)
+    connection = raw(body("Hello", stream=True))
+    server.wait_until(lambda: server.worker.n_running == 1)
+    connection.close()
+    server.wait_idle()
 
 
 def test_a_model_file_that_was_written_to_ends_the_server(demo_gguf: Path, tmp_path: Path) -> None:
