@@ -115,8 +115,8 @@ class _Job:
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Hold back Ctrl-C within the block until its next safe point: a call of the yielded function.
 
-    So are SIGTERM and SIGHUP where they raise Terminated. The end of the block is a safe point,
-    too. Other threads than the main one, and programs that ignore Ctrl-C, see no difference.
+    So are SIGTERM and SIGHUP where they have a handler. The end of the block is a safe point, too.
+    Other threads than the main one, and programs that ignore these signals, see no difference.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -130,8 +130,9 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
         pending.append(number)
 
     def deliver() -> None:
-        if pending:
-            number = pending.pop(0)
+        while pending:  # an end first: what handles the Ctrl-C may go on
+            number = max(pending, key=lambda number: number != signal.SIGINT)
+            pending.remove(number)
             previous[number](number, None)
 
     for number in previous:

@@ -1,4 +1,4 @@
-"""Ctrl-C can stop native work, which never outlives the call."""
+"""Ctrl-C can stop native work, which never outlives the call; no signal is lost meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import time
 
 import pytest
 
-from edgesppo.system.signals import run_interruptibly
+from edgesppo.system.signals import (
+    Terminated,
+    raise_on_termination,
+    run_interruptibly,
+    shielded,
+)
+
+_BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
 def test_the_call_waits_for_the_work_to_end() -> None:
@@ -124,3 +131,15 @@ def test_other_threads_than_the_main_one_run_the_work_themselves() -> None:
     thread.start()
     thread.join()
     assert names == ["server-worker"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("numbers", [_BOTH, _BOTH[::-1]])
+def test_a_ctrl_c_that_is_held_back_hides_no_sigterm(numbers: tuple[int, int]) -> None:
+    @shielded()
+    def send() -> None:
+        for number in numbers:
+            signal.raise_signal(number)
+
+    with raise_on_termination(), pytest.raises(Terminated):
+        send()
