@@ -58,7 +58,7 @@ def open_locked(path: Path, files: FileSystem, *, to_write: bool = True, mode: i
         try:
             descriptor = files.open_or_create(path, mode)
         except PermissionError:
-            if to_write:
+            if to_write or not path.exists():
                 raise
             descriptor = files.open_to_read(path)
         try:

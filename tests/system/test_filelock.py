@@ -35,3 +35,5 @@ def test_users_who_share_a_folder_wait_for_each_other(tmp_path: Path) -> None:
     with FileLock(path, _ReadOnly()):
         pass
     assert not path.exists()
+    with pytest.raises(PermissionError):  # of the folder, where no lock can be made
+        FileLock(path, _ReadOnly())
