@@ -64,7 +64,8 @@ def _folder(name: str) -> Path | None:
     lock = layers.read()
     is_known = name in lock.models or lock.of_repository(name)
     path = expand_user("the folder", name)
-    return path if path.is_dir() and not is_known else None
+    is_meant = name and not is_known  # an empty path would be the working folder
+    return path if is_meant and path.is_dir() else None
 
 
 def _remove_copies(folder: Path, name: str, *, yes: bool, as_json: bool) -> None:

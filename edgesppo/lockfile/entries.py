@@ -146,7 +146,7 @@ class PinnedModel:
 
     def is_of(self, repository: str) -> bool:
         """Whether it is of the repository OWNER/NAME, whose case does not count on the hub."""
-        return (self.repository or "").lower() == repository.lower()
+        return self.repository is not None and self.repository.lower() == repository.lower()
 
 
 def name_is_taken(entry: PinnedModel, choose: str) -> UsageError:

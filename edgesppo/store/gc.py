@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.lockfile.layers import all_entries
 from edgesppo.store import commit_lock, converted, layout
-from edgesppo.store.remove import BEGUN, ORPHAN, Removable, disk_usage, remove_item
+from edgesppo.store.remove import BEGUN, ORPHAN, CopyInUse, Removable, disk_usage, remove_item
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 
@@ -121,5 +121,5 @@ def _collect_one(item: Removable, current: Callable[[], list[Removable]]) -> boo
             if is_garbage:
                 remove_item(item)
             return is_garbage
-    except filelock.LockHeld:
+    except (filelock.LockHeld, CopyInUse):
         return False

@@ -15,8 +15,9 @@ from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.store import commit_lock, converted, layout
-from edgesppo.system import filelock, in_use
+from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system.in_use import remove_unused
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 COPY, ORPHAN = "a converted copy", "a converted copy of a folder that no longer exists"
 BEGUN = "of a conversion that has not finished"
+
+
+class CopyInUse(OutputError):
+    """Another process uses the converted copy."""
 
 
 @dataclass(frozen=True)
@@ -158,21 +163,16 @@ def _in_use(what: str, who: str) -> OutputError:
 def remove_item(item: Removable) -> None:
     """Remove a file or folder; with a converted copy, also its .from file.
 
-    Raises OutputError, also for a copy that another process uses.
+    Raises OutputError, and CopyInUse for a copy that another process uses.
     """
-    if item.what in (ORPHAN, COPY):
-        with suppress(FileNotFoundError):
-            if in_use.is_used(item.path):
-                raise OutputError(
-                    f"{item.path} is being used by another process; wait for it, or stop it"
-                )
-    _remove(item.path)
+    is_copy = item.what in (ORPHAN, COPY)
+    _remove(item.path, is_copy=is_copy)
     origin = item.path.with_suffix(".from")
-    if item.what in (ORPHAN, COPY) and origin.is_file():
+    if is_copy and origin.is_file():
         _remove(origin)
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, *, is_copy: bool = False) -> None:
     real = path.parent.resolve()
     if not layout.is_ours(real):
         raise OutputError(
@@ -180,7 +180,10 @@ def _remove(path: Path) -> None:
             " yourself"
         )
     try:
-        if path.is_dir() and not path.is_symlink():
+        if is_copy:
+            if not remove_unused(path):
+                raise CopyInUse(f"{path} is being used by another process; wait for it, or stop it")
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             FileSystem().unlink(path)
@@ -198,5 +201,5 @@ def disk_usage(path: Path) -> int:
     if path.is_dir():
         return sum(disk_usage(child) for child in path.iterdir() if not child.is_symlink())
     with suppress(OSError):
-        return path.stat().st_size
+        return path.lstat().st_size
     return 0

@@ -8,12 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import weakref
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from edgesppo.system.fs import FileSystem
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class InUse:
@@ -29,7 +26,7 @@ class InUse:
         is_going = False
         try:
             FileSystem().lock(descriptor, shared=True)
-        except BlockingIOError:  # another process is removing it, or asks whether it is used
+        except BlockingIOError:  # another process is removing it
             is_going = True
         except OSError:  # a disk that knows no locks
             pass
@@ -46,7 +43,7 @@ def remove_unused(path: Path) -> bool:
     """Remove a file that no process uses; whether it is gone. Raises OSError."""
     files = FileSystem()
     try:
-        descriptor = files.open(path)
+        descriptor = _open(Path(os.path.realpath(path)), files)
     except FileNotFoundError:
         return True
     try:
@@ -61,14 +58,12 @@ def remove_unused(path: Path) -> bool:
     return True
 
 
-def is_used(path: Path) -> bool:
-    """Whether a process uses a file. Raises OSError."""
-    files = FileSystem()
-    descriptor = files.open(path)
+def _open(path: Path, files: FileSystem) -> int:
+    """Open a file to lock it: to write, if it may be, since some network disks ask for that."""
     try:
-        return _is_used(descriptor, files)
-    finally:
-        files.close(descriptor)
+        return files.open(path)
+    except PermissionError:
+        return files.open_to_read(path)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

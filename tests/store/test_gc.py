@@ -39,10 +39,12 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     orphan, kept = ensure_converted(locate.find(mine)), ensure_converted(locate.find(NAME))
     shutil.rmtree(mine)
     held = InUse(orphan)  # as while another process measures on it
-    refused = run("gc", "--yes", code=1)
+    kept_one = run("gc", "--yes", "--json")
     assert orphan.exists()
-    assert f"{orphan} is being used by another process" in refused.stderr
+    assert f"{orphan} is kept: it is in use now" in kept_one.stderr
+    assert json.loads(kept_one.stdout)["removed"] == [str(part)]
     held.release()
+    orphan.chmod(0o444)
     part.write_bytes(b"1" * 1000)
     expected = 1000 + orphan.stat().st_size
     dry = json.loads(run("gc", "--dry-run", "--json").stdout)

@@ -124,7 +124,7 @@ def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> Non
 
 
 def test_rm_takes_the_copies_of_a_folder_and_of_an_imported_checkpoint(
-    fresh_home: Path, tmp_path: Path
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgesppo.store.converted import ensure_converted
 
@@ -138,6 +138,10 @@ def test_rm_takes_the_copies_of_a_folder_and_of_an_imported_checkpoint(
         kept = words == ["mine"]  # the twin uses it
         assert (copy.exists(), figures["removed"]) == (kept, [] if kept else [str(copy)])
     assert "nothing to remove" in run("rm", str(mine), code=1).stderr
+    copy = ensure_converted(locate.find(mine))
+    monkeypatch.chdir(mine)
+    assert "'' is not in models.lock" in run("rm", "", "--yes", code=1).stderr
+    assert copy.exists()
     assert mine.is_dir()
     assert not {"mine", "twin"} & states().keys()
 
@@ -186,8 +190,10 @@ def test_the_folder_of_copies_may_lie_on_another_disk(fresh_home: Path, tmp_path
     (fresh_home / "converted").symlink_to(tmp_path / "disk")
     folder = shutil.copytree(DEMO, tmp_path / "folder")
     copy = ensure_converted(locate.find(folder))
+    copy.rename(tmp_path / "third disk.gguf")
+    copy.symlink_to(tmp_path / "third disk.gguf")
     shutil.rmtree(folder)
     assert "is a link" not in run("doctor").output
     run("gc", "--yes")
-    assert not copy.exists()
+    assert not copy.is_symlink()
     assert list(mine.parent.iterdir()) == [mine]
