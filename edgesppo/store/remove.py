@@ -114,13 +114,17 @@ def _paths(entry: PinnedModel) -> list[str]:
 
 def remove_copies(folder: Path, items: list[Removable]) -> None:
     """Remove copies converted from a checkpoint folder. Raises OutputError where one is in use."""
-    locks = [lock for item in items if (lock := converted.lock_path(item.path))]
     try:
-        with commit_lock.hold_now(locks, FileSystem()):
+        with commit_lock.hold_now(_copy_locks(items), FileSystem()):
             for item in items:
                 remove_item(item)
     except filelock.LockHeld as held:
         raise _in_use(str(folder), held.owner) from None
+
+
+def _copy_locks(items: list[Removable]) -> list[Path]:
+    """The locks that processes hold which make the copies among these items."""
+    return [lock for item in items if (lock := converted.lock_path(item.path))]
 
 
 def forget(entry: PinnedModel) -> Path:
@@ -135,9 +139,10 @@ def remove(entry: PinnedModel, items: list[Removable]) -> list[Removable]:
 
     Raises OutputError if another process is working on them, and names it.
     """
-    files, removed = FileSystem(), list[Removable]()
+    locks = [layout.commit_lock_path(str(entry.revision)), *_copy_locks(items)]
+    removed = list[Removable]()
     try:
-        with commit_lock.hold_now([layout.commit_lock_path(str(entry.revision))], files):
+        with commit_lock.hold_now(locks, FileSystem()):
             current = {item.path for item in removable(entry)}
             for item in items:
                 if item.path in current:

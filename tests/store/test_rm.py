@@ -16,6 +16,7 @@ from edgesppo.cli import removal as cli_removal
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.store import commit_lock, gc, layout, locate
+from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 from tests.conftest import DEMO
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
@@ -117,6 +118,9 @@ def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> Non
 
     pulled()
     copy = ensure_converted(locate.find(NAME))
+    with filelock.hold(copy, FileSystem()):  # as while another process makes it
+        assert "so nothing is removed" in run("rm", NAME, "--yes", code=1).stderr
+    assert copy.exists()
     assert "a converted copy" in run("rm", NAME, "--yes").stderr
     assert not copy.exists()
     assert not copy.with_suffix(".from").exists()
