@@ -21,7 +21,7 @@ from tests.benchmarks.machine import this_machine
 from tests.benchmarks.plot import draw
 from tests.benchmarks.record import read_records
 from tests.benchmarks.results import Results
-from tests.benchmarks.suite import PARTS, Part
+from tests.benchmarks.suite import PARTS, QUICK_ROUNDS, Part
 from tests.support.paths import ROOT
 
 OUT = ROOT / "build" / "bench"
@@ -78,7 +78,8 @@ def _run(name: str, part: Part, results: Results, *, quick: bool) -> None:
     results.failed.pop(name, None)
     records, log = OUT / f"{name}.json", OUT / f"{name}.log"
     records.unlink(missing_ok=True)
-    words = part.quick() if quick and part.quick else part.full()
+    short = part.quick if quick else None
+    words = part.full() if short is None else [*short(), "--rounds", QUICK_ROUNDS]
     command = [sys.executable, "-m", f"tests.benchmarks.{part.program}", *map(str, words)]
     started = time.perf_counter()
     with log.open("w", encoding="utf-8") as file:

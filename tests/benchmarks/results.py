@@ -35,8 +35,8 @@ install llama-cpp-python` compiles it here, *same build* llama.cpp compiled as o
 """
 _MODELS = "The models have random weights of the shapes of Gemma-2 2B and, where it says so, 9B."
 _SMALL = """\
-This was a quick run: models of random weights of a fifth of Gemma-2 2B's size, and a still smaller
-checkpoint to convert."""
+This was a quick run: three rounds, with models of random weights of a fifth of Gemma-2 2B's size,
+and a still smaller checkpoint to convert."""
 
 
 @dataclass

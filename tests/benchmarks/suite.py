@@ -28,6 +28,7 @@ class Part:
 
 
 QUICK, FULL, LARGE = "0.5b", "2b", "9b"
+QUICK_ROUNDS = 3
 
 
 def _turn() -> Words:
