@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pytest
 
 EVERYWHERE = bool(os.environ.get("EDGESPPO_TWO_CONTEXTS"))
-IN_BOTH = ("tests.engine.test_engine", "tests.engine.test_fairness")
+IN_BOTH = ("tests.engine.test_engine", "tests.engine.waiting.test_fairness")
 LONG_IN_BOTH = (
     "tests.chat.test_history",
     "tests.chat.test_left_streams",

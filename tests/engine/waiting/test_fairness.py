@@ -9,23 +9,15 @@ import pytest
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.engine.scheduler import Scheduler
-from edgesppo.llama.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from edgesppo.engine.request import Request
+    from edgesppo.llama.model import Model
 
 FEW = SamplingParams(temperature=0, max_tokens=4)
 MANY = SamplingParams(temperature=0, max_tokens=7000)
-
-
-@pytest.fixture(scope="module")
-def model(babbler: Path) -> Iterator[Model]:
-    loaded = Model(babbler)
-    yield loaded
-    loaded.close()
 
 
 @pytest.fixture
