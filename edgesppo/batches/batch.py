@@ -29,6 +29,7 @@ from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
 from edgesppo.store.locate import Found, find
 from edgesppo.system import validate
+from edgesppo.system.fs import is_same_file
 
 _OTHERS = ("parallel", "n", "seeds", "system", "schema", "part", "on_progress")
 
@@ -152,7 +153,7 @@ class Batch:
         """
         path = Path(os.path.realpath(path))
         rows, model = self.rows, self._answerer
-        if path.exists() and Path(rows.name).exists() and path.samefile(rows.name):
+        if is_same_file(path, Path(rows.name)):
             raise UsageError(f"{path} is the input itself; use another output")
         return ResultFile(
             path,

@@ -32,6 +32,7 @@ from edgesppo.evaluate.sensitivity import split
 from edgesppo.evaluate.target import Target
 from edgesppo.evaluate.target_size import Allocation, Allocator
 from edgesppo.store import converted
+from edgesppo.system.fs import is_same_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,7 +126,7 @@ class Preparation:
             return
         if options.imatrix is not None:
             read_sums(options.imatrix)  # refuses the older format, which cannot be written in part
-            if _is_same(self._used, options.imatrix):
+            if is_same_file(self._used, options.imatrix):
                 raise UsageError(
                     f"{self._used} is where the part of the importance matrix that is used will be "
                     "written; give the matrix another name, or choose another output"
@@ -272,10 +273,3 @@ class Preparation:
 def planned_layers(outlook: Outlook) -> list[str]:
     """The weights that an importance matrix should have, of a conversion."""
     return layer_matrices({tensor.name: len(tensor.shape) for tensor in outlook.tensors})
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False

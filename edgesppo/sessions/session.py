@@ -19,7 +19,7 @@ from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.file import MODE, SUFFIX, is_torn, lock, lock_path, parse, read, state_path
 from edgesppo.sessions.transcript import Transcript, changes
 from edgesppo.system import jsonl
-from edgesppo.system.fs import FileSystem, cannot_write, write_all
+from edgesppo.system.fs import FileSystem, cannot_write, is_same_file, write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,7 @@ class Session:
             return
         before, old_state = self._lock, self.state_path
         # A disk may not tell "Rome" from "rome": the name is then locked already, by us.
-        is_same = _is_same_file(lock_path(path), before.path)
+        is_same = is_same_file(lock_path(path), before.path)
         new = before if is_same else lock(path, self.files)
         try:
             if not is_same and os.path.lexists(path):
@@ -246,10 +246,3 @@ class Session:
             self.files.sync(descriptor)
         finally:
             self.files.close(descriptor)
-
-
-def _is_same_file(path: Path, other: Path) -> bool:
-    """Whether two paths name one existing file."""
-    with suppress(OSError):
-        return path.samefile(other)
-    return False

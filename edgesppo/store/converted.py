@@ -101,9 +101,9 @@ def _convert(
         if not output.exists():
             raise
     finally:
-        if files_by_copy().get(output) == [_record_of(output)]:  # it failed, and nothing is kept
+        if files_by_copy().get(output) == [record_of(output)]:  # it failed, and nothing is kept
             with contextlib.suppress(OSError):
-                _record_of(output).unlink()
+                record_of(output).unlink()
 
 
 def _waiting(held: filelock.LockHeld) -> None:
@@ -162,17 +162,18 @@ def _add_to(digest: Any, file: Path) -> None:
 def remember_origin(copy: Path, checkpoint: Path) -> None:
     """Record beside a converted copy which folder it was made from, so that gc can remove it."""
     with contextlib.suppress(OSError):
-        _record_of(copy).write_bytes(os.fsencode(checkpoint.resolve()))
+        record_of(copy).write_bytes(os.fsencode(checkpoint.resolve()))
 
 
 def origin_of(copy: Path) -> Path | None:
     """The folder that a converted copy was made from; None if that is not recorded."""
     with contextlib.suppress(OSError, ValueError):
-        return Path(os.fsdecode(read_regular(_record_of(copy), _MAX_PATH)))
+        return Path(os.fsdecode(read_regular(record_of(copy), _MAX_PATH)))
     return None
 
 
-def _record_of(copy: Path) -> Path:
+def record_of(copy: Path) -> Path:
+    """The file that says what a copy was made from."""
     return copy.with_suffix(".from")
 
 
@@ -223,7 +224,7 @@ def remove_copy(copy: Path) -> None:
     """Remove a converted copy that no process uses, and the records beside it."""
     with contextlib.suppress(OSError):
         if remove_unused(copy):
-            for record in (copy.with_suffix(".from"), _mark(copy)):
+            for record in (record_of(copy), _mark(copy)):
                 record.unlink(missing_ok=True)
 
 

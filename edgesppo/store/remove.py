@@ -172,7 +172,7 @@ def remove_item(item: Removable) -> None:
     """
     is_copy = item.what in (ORPHAN, COPY)
     _remove(item.path, is_copy=is_copy)
-    origin = item.path.with_suffix(".from")
+    origin = converted.record_of(item.path)
     if is_copy and origin.is_file():
         _remove(origin)
 

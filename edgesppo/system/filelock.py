@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import OutputError
 from edgesppo.system import jsonl, notices
-from edgesppo.system.fs import cannot_write, write_all
+from edgesppo.system.fs import cannot_write, is_at, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ def open_locked(path: Path, files: FileSystem, *, to_write: bool = True, mode: i
         try:
             _check_regular(path, os.fstat(descriptor).st_mode)
             _lock(path, descriptor, files)
-            if _is_at(path, descriptor):
+            if is_at(path, descriptor):
                 return descriptor
         except BlockingIOError:
             owner = _owner(files.read(descriptor, _MAX_BYTES, 0))
@@ -101,7 +101,7 @@ def _remove_if_empty(path: Path, descriptor: int, files: FileSystem) -> None:
     with suppress(OSError):
         files.lock(descriptor)
         status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode) and not status.st_size and _is_at(path, descriptor):
+        if stat.S_ISREG(status.st_mode) and not status.st_size and is_at(path, descriptor):
             files.unlink(path)
 
 
@@ -221,14 +221,6 @@ def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
         raise OSError(errno.EINVAL, f"{path} is {what}, not created by edgesppo; remove it")
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one at that path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def _owner(data: bytes) -> str:

@@ -262,6 +262,21 @@ def write_file(
         raise cannot_write(path, error) from error
 
 
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one at `path`, which is no link to it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def is_same_file(path: Path, other: Path) -> bool:
+    """Whether two paths name one existing file."""
+    with suppress(OSError):
+        return path.samefile(other)
+    return False
+
+
 def is_temporary(path: Path, suffix: str) -> bool:
     """Whether this is the name of an `atomic_write` temporary, for a file that ends in `suffix`."""
     stem, _, token = path.name.rpartition(".")

@@ -10,7 +10,7 @@ import os
 import weakref
 from pathlib import Path
 
-from edgesppo.system.fs import FileSystem
+from edgesppo.system.fs import FileSystem, is_at
 
 
 class InUse:
@@ -30,7 +30,7 @@ class InUse:
             is_going = True
         except OSError:  # a disk that knows no locks
             pass
-        if is_going or not _is_at(path, descriptor):
+        if is_going or not is_at(_real(path), descriptor):
             self.release()
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
@@ -43,11 +43,11 @@ def remove_unused(path: Path) -> bool:
     """Remove a file that no process uses; whether it is gone. Raises OSError."""
     files = FileSystem()
     try:
-        descriptor = _open(Path(os.path.realpath(path)), files)
+        descriptor = _open(_real(path), files)
     except FileNotFoundError:
         return True
     try:
-        if _is_used(descriptor, files) or not _is_at(path, descriptor):
+        if _is_used(descriptor, files) or not is_at(_real(path), descriptor):
             return False
         if os.name != "nt":  # while nobody can begin to use it
             files.unlink(path)
@@ -58,20 +58,16 @@ def remove_unused(path: Path) -> bool:
     return True
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
 def _open(path: Path, files: FileSystem) -> int:
     """Open a file to lock it: to write, if it may be, since some network disks ask for that."""
     try:
         return files.open(path)
     except PermissionError:
         return files.open_to_read(path)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one at that path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _is_used(descriptor: int, files: FileSystem) -> bool:
